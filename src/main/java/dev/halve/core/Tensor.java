@@ -1,0 +1,174 @@
+package dev.halve.core;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+
+/**
+ * A dense row-major tensor in off-heap memory, in the byte order of the machine. The {@link Arena} (or device) that
+ * allocated the memory owns it; a tensor is a view and is never closed.
+ *
+ * <p>A tensor in the memory of another device carries its address in a segment of length zero: the host cannot read it
+ * by accident, since every access is out of bounds.
+ */
+public final class Tensor {
+  /** Alignment of every allocation in bytes: one cache line, and the widest CPU vector. */
+  public static final long ALIGNMENT = 64;
+
+  private final DType dtype;
+  private final Shape shape;
+  private final MemorySegment segment;
+
+  /**
+   * @throws IllegalArgumentException if the segment is neither empty (device memory) nor exactly as long as the shape
+   *     needs
+   */
+  public Tensor(DType dtype, Shape shape, MemorySegment segment) {
+    long needed = Math.multiplyExact(shape.elements(), (long) dtype.bytes());
+    if (segment.byteSize() != needed && segment.byteSize() != 0) {
+      throw new IllegalArgumentException(
+          dtype + " " + shape + " needs " + needed + " bytes, the segment has " + segment.byteSize());
+    }
+    this.dtype = dtype;
+    this.shape = shape;
+    this.segment = segment;
+  }
+
+  /** A host tensor of zeros. */
+  public static Tensor allocate(Arena arena, DType dtype, long... extents) {
+    Shape shape = Shape.of(extents);
+    long bytes = Math.multiplyExact(shape.elements(), (long) dtype.bytes());
+    return new Tensor(dtype, shape, arena.allocate(bytes, ALIGNMENT));
+  }
+
+  /** A host F32 tensor with a copy of the given values. */
+  public static Tensor of(Arena arena, float[] values, long... extents) {
+    Tensor tensor = allocate(arena, DType.F32, extents);
+    if (tensor.elements() != values.length) {
+      throw new IllegalArgumentException(values.length + " values for shape " + tensor.shape);
+    }
+    MemorySegment.copy(values, 0, tensor.segment, ValueLayout.JAVA_FLOAT, 0, values.length);
+    return tensor;
+  }
+
+  public DType dtype() {
+    return dtype;
+  }
+
+  public Shape shape() {
+    return shape;
+  }
+
+  public MemorySegment segment() {
+    return segment;
+  }
+
+  public long elements() {
+    return shape.elements();
+  }
+
+  public long bytes() {
+    return shape.elements() * dtype.bytes();
+  }
+
+  /** Whether the host can read and write the elements. */
+  public boolean onHost() {
+    return segment.byteSize() == bytes();
+  }
+
+  /** The extent of one axis; a negative axis counts from the end. */
+  public long extent(int axis) {
+    return shape.extent(axis);
+  }
+
+  /** The same memory under another shape of as many elements. */
+  public Tensor reshape(long... extents) {
+    Shape other = Shape.of(extents);
+    if (other.elements() != shape.elements()) {
+      throw new IllegalArgumentException("cannot view " + shape + " as " + other);
+    }
+    return new Tensor(dtype, other, segment);
+  }
+
+  /** Rows {@code [from, from + count)} along the outermost axis, sharing this tensor's memory. */
+  public Tensor rows(long from, long count) {
+    long[] extents = shape.extents();
+    if (from < 0 || count < 0 || from + count > extents[0]) {
+      throw new IndexOutOfBoundsException("rows " + from + " to " + (from + count) + " of " + shape);
+    }
+    long rowBytes = extents[0] == 0 ? 0 : bytes() / extents[0];
+    extents[0] = count;
+    MemorySegment part =
+        onHost()
+            ? segment.asSlice(from * rowBytes, count * rowBytes)
+            : MemorySegment.ofAddress(segment.address() + from * rowBytes);
+    return new Tensor(dtype, Shape.of(extents), part);
+  }
+
+  /** One element as a float; F32, F16, BF16 and F64 only. */
+  public float getFloat(long index) {
+    return switch (dtype) {
+      case F32 -> segment.getAtIndex(ValueLayout.JAVA_FLOAT, index);
+      case F16 -> Float.float16ToFloat(segment.getAtIndex(ValueLayout.JAVA_SHORT, index));
+      case BF16 -> bfloat16ToFloat(segment.getAtIndex(ValueLayout.JAVA_SHORT, index));
+      case F64 -> (float) segment.getAtIndex(ValueLayout.JAVA_DOUBLE, index);
+      default -> throw new IllegalStateException(dtype + " holds no floats");
+    };
+  }
+
+  /** Stores one element, rounded to nearest even; F32, F16, BF16 and F64 only. */
+  public void setFloat(long index, float value) {
+    switch (dtype) {
+      case F32 -> segment.setAtIndex(ValueLayout.JAVA_FLOAT, index, value);
+      case F16 -> segment.setAtIndex(ValueLayout.JAVA_SHORT, index, Float.floatToFloat16(value));
+      case BF16 -> segment.setAtIndex(ValueLayout.JAVA_SHORT, index, floatToBfloat16(value));
+      case F64 -> segment.setAtIndex(ValueLayout.JAVA_DOUBLE, index, value);
+      default -> throw new IllegalStateException(dtype + " holds no floats");
+    }
+  }
+
+  /** All elements as floats; host tensors of a floating type only. */
+  public float[] toFloatArray() {
+    if (dtype == DType.F32) {
+      return segment.toArray(ValueLayout.JAVA_FLOAT);
+    }
+    float[] values = new float[Math.toIntExact(elements())];
+    for (int i = 0; i < values.length; i++) {
+      values[i] = getFloat(i);
+    }
+    return values;
+  }
+
+  /** Copies another host tensor of the same element count into this one, converting between floating types. */
+  public void copyFrom(Tensor source) {
+    if (source.elements() != elements()) {
+      throw new IllegalArgumentException("cannot copy " + source.shape + " into " + shape);
+    }
+    if (source.dtype == dtype) {
+      MemorySegment.copy(source.segment, 0, segment, 0, bytes());
+      return;
+    }
+    for (long i = 0, n = elements(); i < n; i++) {
+      setFloat(i, source.getFloat(i));
+    }
+  }
+
+  public static float bfloat16ToFloat(short bits) {
+    return Float.intBitsToFloat(bits << 16);
+  }
+
+  /** Rounds to nearest even; NaN stays NaN. */
+  public static short floatToBfloat16(float value) {
+    int bits = Float.floatToRawIntBits(value);
+    if (Float.isNaN(value)) {
+      return (short) ((bits >>> 16) | 0x40);
+    }
+    return (short) ((bits + 0x7FFF + ((bits >>> 16) & 1)) >>> 16);
+  }
+
+  /** {@code F32 [768, 3072]}, as messages show it. */
+  @Override
+  public String toString() {
+    return dtype + " " + shape;
+  }
+}
