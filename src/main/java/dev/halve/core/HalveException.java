@@ -1,8 +1,9 @@
 package dev.halve.core;
 
 /**
- * An error for the person who runs Halve: one line that names the thing (file, tensor, shape found, shape
- * expected) and the way out. The command line prints the message alone and ends with exit code 2.
+ * An error for the person who runs Halve: one line that names the thing (file, tensor, shape found,
+ * shape expected) and the way out. The command line prints the message alone and ends with exit
+ * code 2.
  */
 public final class HalveException extends RuntimeException {
   private static final long serialVersionUID = 1L;

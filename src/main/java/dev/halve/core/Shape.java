@@ -11,7 +11,8 @@ public final class Shape {
   }
 
   /**
-   * @throws IllegalArgumentException if an extent is negative or the element count does not fit in a long
+   * @throws IllegalArgumentException if an extent is negative or the element count does not fit in
+   *     a long
    */
   public static Shape of(long... extents) {
     long elements = 1;
@@ -22,7 +23,8 @@ public final class Shape {
       try {
         elements = Math.multiplyExact(elements, extent);
       } catch (ArithmeticException overflow) {
-        throw new IllegalArgumentException("too many elements in shape " + Arrays.toString(extents), overflow);
+        throw new IllegalArgumentException(
+            "too many elements in shape " + Arrays.toString(extents), overflow);
       }
     }
     return new Shape(extents.clone());

@@ -5,11 +5,11 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
 /**
- * A dense row-major tensor in off-heap memory, in the byte order of the machine. The {@link Arena} (or device) that
- * allocated the memory owns it; a tensor is a view and is never closed.
+ * A dense row-major tensor in off-heap memory, in the byte order of the machine. The {@link Arena}
+ * (or device) that allocated the memory owns it; a tensor is a view and is never closed.
  *
- * <p>A tensor in the memory of another device carries its address in a segment of length zero: the host cannot read it
- * by accident, since every access is out of bounds.
+ * <p>A tensor in the memory of another device carries its address in a segment of length zero: the
+ * host cannot read it by accident, since every access is out of bounds.
  */
 public final class Tensor {
   /** Alignment of every allocation in bytes: one cache line, and the widest CPU vector. */
@@ -20,14 +20,20 @@ public final class Tensor {
   private final MemorySegment segment;
 
   /**
-   * @throws IllegalArgumentException if the segment is neither empty (device memory) nor exactly as long as the shape
-   *     needs
+   * @throws IllegalArgumentException if the segment is neither empty (device memory) nor exactly as
+   *     long as the shape needs
    */
   public Tensor(DType dtype, Shape shape, MemorySegment segment) {
     long needed = Math.multiplyExact(shape.elements(), (long) dtype.bytes());
     if (segment.byteSize() != needed && segment.byteSize() != 0) {
       throw new IllegalArgumentException(
-          dtype + " " + shape + " needs " + needed + " bytes, the segment has " + segment.byteSize());
+          dtype
+              + " "
+              + shape
+              + " needs "
+              + needed
+              + " bytes, the segment has "
+              + segment.byteSize());
     }
     this.dtype = dtype;
     this.shape = shape;
@@ -94,7 +100,8 @@ public final class Tensor {
   public Tensor rows(long from, long count) {
     long[] extents = shape.extents();
     if (from < 0 || count < 0 || from + count > extents[0]) {
-      throw new IndexOutOfBoundsException("rows " + from + " to " + (from + count) + " of " + shape);
+      throw new IndexOutOfBoundsException(
+          "rows " + from + " to " + (from + count) + " of " + shape);
     }
     long rowBytes = extents[0] == 0 ? 0 : bytes() / extents[0];
     extents[0] = count;
@@ -139,7 +146,10 @@ public final class Tensor {
     return values;
   }
 
-  /** Copies another host tensor of the same element count into this one, converting between floating types. */
+  /**
+   * Copies another host tensor of the same element count into this one, converting between floating
+   * types.
+   */
   public void copyFrom(Tensor source) {
     if (source.elements() != elements()) {
       throw new IllegalArgumentException("cannot copy " + source.shape + " into " + shape);
