@@ -1,0 +1,227 @@
+package dev.halve.cpu;
+
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.locks.LockSupport;
+import java.util.concurrent.locks.ReentrantLock;
+
+/**
+ * A fixed team of threads that shares out the parts of one task at a time. The caller is a member
+ * and works too; a part goes to whoever claims it first, so a member that the operating system has
+ * put aside delays nobody. Handing over takes a few hundred nanoseconds while the members are awake
+ * and allocates nothing.
+ *
+ * <p>Members wait for the next task by spinning for {@link #SPIN_NANOS}, then park: long enough to
+ * bridge the gaps inside a forward pass, short enough not to take a core from anybody else.
+ */
+final class ThreadTeam implements AutoCloseable {
+  private static final long SPIN_NANOS = 50_000;
+
+  /** What the team works on; {@code member} is in {@code [0, size)} and free for scratch space. */
+  @FunctionalInterface
+  interface Task {
+    void run(int part, int member);
+  }
+
+  /** Which task (high half) and how many of its parts are still unclaimed (low half). */
+  private final AtomicLong unclaimed = new AtomicLong();
+
+  private final AtomicInteger unfinished = new AtomicInteger();
+  private final ReentrantLock oneTaskAtATime = new ReentrantLock();
+  private final Worker[] workers;
+
+  // Written before `unclaimed` is published and read after a claim on it: never torn or stale.
+  private Task task;
+  private int parts;
+
+  private volatile Throwable failure;
+  private volatile Thread waitingCaller;
+  private volatile boolean closed;
+
+  /** A team of {@code size} members: the caller and {@code size - 1} daemon threads. */
+  ThreadTeam(int size) {
+    if (size < 1) {
+      throw new IllegalArgumentException("a team needs at least one member, not " + size);
+    }
+    workers = new Worker[size - 1];
+    for (int i = 0; i < workers.length; i++) {
+      workers[i] = new Worker(i + 1);
+      workers[i].start();
+    }
+  }
+
+  int size() {
+    return workers.length + 1;
+  }
+
+  /**
+   * Runs {@code task} once for every part in {@code [0, parts)} and returns when all are done. The
+   * writes of all parts are visible to the caller afterwards. Called from inside a part, it runs
+   * everything on the calling thread; called from several threads at once, one waits for the other.
+   *
+   * <p>If a part throws, parts that nobody has begun are skipped and its exception is thrown here.
+   */
+  void run(int parts, Task task) {
+    if (Thread.currentThread() instanceof Worker worker && worker.team() == this) {
+      runInline(parts, task, worker.member);
+      return;
+    }
+    boolean nested = oneTaskAtATime.isHeldByCurrentThread();
+    oneTaskAtATime.lock();
+    try {
+      if (closed) {
+        throw new IllegalStateException("the thread team is closed");
+      }
+      if (nested || parts <= 1 || workers.length == 0) {
+        runInline(parts, task, 0);
+      } else {
+        runShared(parts, task);
+      }
+    } finally {
+      oneTaskAtATime.unlock();
+    }
+  }
+
+  /** Ends the threads; waits for a task in progress. */
+  @Override
+  public void close() {
+    oneTaskAtATime.lock();
+    try {
+      closed = true;
+    } finally {
+      oneTaskAtATime.unlock();
+    }
+    boolean interrupted = false;
+    for (Worker worker : workers) {
+      LockSupport.unpark(worker);
+      while (worker.isAlive()) {
+        try {
+          worker.join();
+        } catch (InterruptedException e) {
+          interrupted = true;
+        }
+      }
+    }
+    if (interrupted) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  private static void runInline(int parts, Task task, int member) {
+    for (int part = 0; part < parts; part++) {
+      task.run(part, member);
+    }
+  }
+
+  private void runShared(int parts, Task task) {
+    this.task = task;
+    this.parts = parts;
+    failure = null;
+    unfinished.set(parts);
+    long generation = (unclaimed.get() >>> 32) + 1;
+    unclaimed.set(generation << 32 | parts);
+    for (int i = 0; i < Math.min(workers.length, parts - 1); i++) {
+      if (workers[i].parked) {
+        LockSupport.unpark(workers[i]);
+      }
+    }
+    work(0);
+    awaitFinish();
+    this.task = null;
+    if (failure != null) {
+      rethrow(failure);
+    }
+  }
+
+  /** Claims and runs parts until none is left. */
+  private void work(int member) {
+    while (true) {
+      long state = unclaimed.get();
+      int left = (int) state;
+      if (left == 0) {
+        return;
+      }
+      if (unclaimed.compareAndSet(state, state - 1)) {
+        runPart(parts - left, member);
+      }
+    }
+  }
+
+  private void runPart(int part, int member) {
+    try {
+      if (failure == null) {
+        task.run(part, member);
+      }
+    } catch (Throwable e) {
+      failure = e;
+    }
+    if (unfinished.decrementAndGet() == 0) {
+      Thread caller = waitingCaller;
+      if (caller != null) {
+        LockSupport.unpark(caller);
+      }
+    }
+  }
+
+  private void awaitFinish() {
+    long start = System.nanoTime();
+    while (unfinished.get() != 0) {
+      if (spunFor(start)) {
+        waitingCaller = Thread.currentThread();
+        while (unfinished.get() != 0) {
+          LockSupport.park(this);
+        }
+        waitingCaller = null;
+      }
+    }
+  }
+
+  /** Spins a little; true once the time for spinning is over. */
+  private static boolean spunFor(long start) {
+    Thread.onSpinWait();
+    return System.nanoTime() - start > SPIN_NANOS;
+  }
+
+  private static void rethrow(Throwable failure) {
+    switch (failure) {
+      case RuntimeException e -> throw e;
+      case Error e -> throw e;
+      default -> throw new IllegalStateException(failure);
+    }
+  }
+
+  private final class Worker extends Thread {
+    private final int member;
+    private volatile boolean parked;
+
+    private Worker(int member) {
+      super("halve-cpu-" + member);
+      this.member = member;
+      setDaemon(true);
+    }
+
+    private ThreadTeam team() {
+      return ThreadTeam.this;
+    }
+
+    @Override
+    public void run() {
+      long idleSince = System.nanoTime();
+      while (!closed) {
+        if ((int) unclaimed.get() != 0) {
+          work(member);
+          idleSince = System.nanoTime();
+        } else if (spunFor(idleSince)) {
+          parked = true;
+          // The caller publishes parts before it looks at `parked`, so one of the two sees the
+          // other.
+          while ((int) unclaimed.get() == 0 && !closed) {
+            LockSupport.park(ThreadTeam.this);
+          }
+          parked = false;
+          idleSince = System.nanoTime();
+        }
+      }
+    }
+  }
+}
