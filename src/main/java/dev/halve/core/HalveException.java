@@ -15,4 +15,11 @@ public final class HalveException extends RuntimeException {
   public HalveException(String message, Throwable cause) {
     super(message, cause);
   }
+
+  /**
+   * The same error, told of a named thing: {@code "weights.safetensors: the header is cut off"}.
+   */
+  public HalveException in(String name) {
+    return new HalveException(name + ": " + getMessage(), this);
+  }
 }

@@ -163,6 +163,45 @@ public final class Tensor {
     }
   }
 
+  /**
+   * The index of the first NaN of a host tensor of a floating type, or -1. Reads bits, since a NaN
+   * may not survive a conversion.
+   */
+  public long firstNaN() {
+    return switch (dtype) {
+      case F32 -> firstNaN(ValueLayout.JAVA_INT_UNALIGNED, 0x7F80_0000);
+      case F16 -> firstNaN(ValueLayout.JAVA_SHORT_UNALIGNED, 0x7C00);
+      case BF16 -> firstNaN(ValueLayout.JAVA_SHORT_UNALIGNED, 0x7F80);
+      case F64 -> {
+        for (long i = 0, n = elements(); i < n; i++) {
+          if (Double.isNaN(segment.get(ValueLayout.JAVA_DOUBLE_UNALIGNED, i * Double.BYTES))) {
+            yield i;
+          }
+        }
+        yield -1;
+      }
+      default -> throw new IllegalStateException(dtype + " holds no floats");
+    };
+  }
+
+  private long firstNaN(ValueLayout.OfInt layout, int infinity) {
+    for (long i = 0, n = elements(); i < n; i++) {
+      if ((segment.get(layout, i * Integer.BYTES) & 0x7FFF_FFFF) > infinity) {
+        return i;
+      }
+    }
+    return -1;
+  }
+
+  private long firstNaN(ValueLayout.OfShort layout, int infinity) {
+    for (long i = 0, n = elements(); i < n; i++) {
+      if ((segment.get(layout, i * Short.BYTES) & 0x7FFF) > infinity) {
+        return i;
+      }
+    }
+    return -1;
+  }
+
   public static float bfloat16ToFloat(short bits) {
     return Float.intBitsToFloat(bits << 16);
   }
