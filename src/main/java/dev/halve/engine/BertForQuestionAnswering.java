@@ -1,0 +1,139 @@
+package dev.halve.engine;
+
+import dev.halve.core.DType;
+import dev.halve.core.Tensor;
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * A BERT encoder with the extractive question-answering head: a product that gives every token a
+ * start and an end logit, {@code [tokens, 2]}. Parameter names are Hugging Face's.
+ */
+public final class BertForQuestionAnswering implements AutoCloseable {
+  private final BertModel bert;
+  private final Pool headPool;
+  private final Linear qaOutputs;
+  private Pool trainingPool;
+
+  /** A model of zeros; a loader makes filled ones. */
+  BertForQuestionAnswering(Device device, BertConfig config) {
+    this.bert = new BertModel(device, config, "bert.");
+    this.headPool = device.openPool();
+    this.qaOutputs = new Linear(device, headPool, "qa_outputs", config.hiddenSize(), 2);
+  }
+
+  public BertModel bert() {
+    return bert;
+  }
+
+  public Linear qaOutputs() {
+    return qaOutputs;
+  }
+
+  public Device device() {
+    return bert.device();
+  }
+
+  public BertConfig config() {
+    return bert.config();
+  }
+
+  /** Every parameter, in the order of the forward pass; a compressed weight is none. */
+  public List<Parameter> parameters() {
+    List<Parameter> parameters = new ArrayList<>();
+    bert.eachParameter(parameters::add);
+    qaOutputs.eachParameter(parameters::add);
+    return parameters;
+  }
+
+  /** Eager inference: start and end logits in the workspace, {@code [tokens, 2]}. */
+  public Tensor forward(Pass pass) {
+    Tensor logits = pass.workspace().take(pass.tokens(), 2);
+    Workspace.Mark mark = pass.workspace().mark();
+    qaOutputs.forward(pass, bert.forward(pass).lastHidden(), Epilogue.NONE, logits, 0);
+    pass.workspace().release(mark);
+    return logits;
+  }
+
+  /**
+   * One forward and backward pass: adds to every gradient, and the mean loss over the batch's rows
+   * to {@code loss}.
+   *
+   * @param starts the first token of each row's answer, a position within the row; 0 for none
+   * @param ends its last token
+   * @param loss F32 {@code [1]} on the device
+   */
+  public void forwardBackward(Pass pass, int[] starts, int[] ends, Tensor loss) {
+    Workspace workspace = pass.workspace();
+    BertModel.Saved saved = bert.forward(pass);
+    Tensor logits = workspace.take(pass.tokens(), 2);
+    qaOutputs.forward(pass, saved.lastHidden(), Epilogue.NONE, logits, 0);
+
+    Tensor dLogits = workspace.take(pass.tokens(), 2);
+    pass.device()
+        .spanLoss(
+            logits,
+            pass.batch(),
+            DeviceBatch.upload(workspace, starts),
+            DeviceBatch.upload(workspace, ends),
+            dLogits,
+            loss);
+    Tensor dHidden = workspace.take(pass.tokens(), config().hiddenSize());
+    qaOutputs.backward(pass, saved.lastHidden(), dLogits, 0, dHidden, false);
+    bert.backward(pass, saved, dHidden);
+  }
+
+  /** Gives every parameter a gradient and moments of zeros. */
+  public void prepareTraining() {
+    endTraining();
+    trainingPool = device().openPool();
+    parameters().forEach(parameter -> parameter.prepareTraining(trainingPool));
+  }
+
+  /** Frees gradients and moments. */
+  public void endTraining() {
+    if (trainingPool != null) {
+      parameters().forEach(Parameter::endTraining);
+      trainingPool.close();
+      trainingPool = null;
+    }
+  }
+
+  /**
+   * Compresses every encoder weight that is 2:4, and frees its dense form. Returns the names of
+   * those that are not.
+   */
+  public List<String> toSparseSemiStructured() {
+    List<String> left = new ArrayList<>();
+    for (Linear linear : bert.linears()) {
+      if (linear.in() % 4 == 0) {
+        linear.toSparseSemiStructured();
+      } else {
+        left.add(linear.name());
+      }
+    }
+    return left;
+  }
+
+  /** Bytes that the encoder's linear weights take for inference. */
+  public long linearWeightBytes() {
+    return bert.linears().stream().mapToLong(Linear::weightBytes).sum();
+  }
+
+  public CompiledModel compile(int maxTokens, int maxRows) {
+    return device().compile(bert, qaOutputs, maxTokens, maxRows);
+  }
+
+  /** A new loss accumulator on the model's device, owned by the pool. */
+  public static Tensor newLoss(Pool pool) {
+    return pool.allocate(DType.F32, 1);
+  }
+
+  @Override
+  public void close() {
+    endTraining();
+    qaOutputs.close();
+    headPool.close();
+    bert.close();
+  }
+}

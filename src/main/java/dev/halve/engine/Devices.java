@@ -1,0 +1,54 @@
+package dev.halve.engine;
+
+import dev.halve.core.HalveException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.ServiceLoader;
+
+/** The devices of this machine. */
+public final class Devices {
+  private Devices() {}
+
+  /**
+   * Opens a device by name.
+   *
+   * @param name {@code cpu}, {@code cuda} (the first), {@code cuda:1}, or {@code auto}: the first
+   *     GPU that works, else the CPU
+   */
+  public static Device open(String name) {
+    if (name.equals("auto")) {
+      boolean gpu =
+          discover().stream().anyMatch(found -> found.name().equals("cuda:0") && found.available());
+      return open(gpu ? "cuda:0" : "cpu");
+    }
+    int colon = name.indexOf(':');
+    String kind = colon < 0 ? name : name.substring(0, colon);
+    int index = 0;
+    if (colon >= 0) {
+      try {
+        index = Integer.parseInt(name.substring(colon + 1));
+      } catch (NumberFormatException notANumber) {
+        throw new HalveException(
+            "'" + name + "' is no device; use cpu, cuda:0 or auto", notANumber);
+      }
+    }
+    List<String> kinds = new ArrayList<>();
+    for (DeviceProvider provider : ServiceLoader.load(DeviceProvider.class)) {
+      if (provider.kind().equals(kind)) {
+        return provider.open(index);
+      }
+      kinds.add(provider.kind());
+    }
+    throw new HalveException(
+        "'" + name + "' is no device; this build has " + String.join(", ", kinds));
+  }
+
+  /** Everything that every provider looked for. */
+  public static List<DeviceProvider.Finding> discover() {
+    List<DeviceProvider.Finding> findings = new ArrayList<>();
+    for (DeviceProvider provider : ServiceLoader.load(DeviceProvider.class)) {
+      findings.addAll(provider.discover());
+    }
+    return findings;
+  }
+}

@@ -1,0 +1,59 @@
+package dev.halve.engine;
+
+/**
+ * Dropout from a counter-based generator: whether an element is kept is a function of the seed and
+ * of its place, so that the backward pass finds it again and nothing is stored. Every device
+ * computes the same bits.
+ *
+ * <p>An element at (row, column) is dropped when {@code mix(column * 0x9E3779B9 + mix(row ^ seed))
+ * >>> 8} is below {@code probability * 2^24}; kept elements are scaled by {@code 1 / (1 -
+ * probability)}. All arithmetic is on 32-bit words that wrap; {@code mix} is the "lowbias32"
+ * integer hash (Ettinger, 2018).
+ *
+ * @param probability of dropping, in [0, 1)
+ * @param seed of this use of dropout in this step
+ */
+public record Dropout(float probability, int seed) {
+  /** Keeps everything. */
+  public static final Dropout NONE = new Dropout(0, 0);
+
+  public static final int COLUMN_STRIDE = 0x9E3779B9;
+
+  public Dropout {
+    if (!(probability >= 0 && probability < 1)) {
+      throw new IllegalArgumentException("dropout probability " + probability);
+    }
+  }
+
+  public boolean isNone() {
+    return probability == 0;
+  }
+
+  /** Elements whose 24 random bits are below this are dropped. */
+  public int threshold() {
+    return (int) (probability * (1 << 24));
+  }
+
+  /** What kept elements are multiplied by. */
+  public float scale() {
+    return 1 / (1 - probability);
+  }
+
+  /** The part of the hash that a row's elements share. */
+  public int rowKey(int row) {
+    return mix(row ^ seed);
+  }
+
+  public boolean keeps(int row, int column) {
+    return mix(column * COLUMN_STRIDE + rowKey(row)) >>> 8 >= threshold();
+  }
+
+  public static int mix(int x) {
+    x ^= x >>> 16;
+    x *= 0x7feb352d;
+    x ^= x >>> 15;
+    x *= 0x846ca68b;
+    x ^= x >>> 16;
+    return x;
+  }
+}

@@ -1,0 +1,97 @@
+package dev.halve.engine;
+
+import dev.halve.core.Tensor;
+import java.util.function.Consumer;
+
+/**
+ * The MLP block: {@code out = norm(x + dropout(output(gelu(intermediate(x)))))}, {@code [tokens,
+ * hidden]}.
+ */
+public final class FeedForward implements AutoCloseable {
+  private final Linear intermediate;
+  private final Linear output;
+  private final LayerNorm norm;
+  private final float dropout;
+
+  /**
+   * What the backward pass needs.
+   *
+   * @param inner {@code [tokens, intermediate]}, before the activation
+   * @param activated {@code [tokens, intermediate]}
+   */
+  record Saved(Tensor x, Tensor inner, Tensor activated, Dropout dropout, LayerNorm.Saved norm) {}
+
+  FeedForward(Device device, Pool pool, String name, BertConfig config) {
+    int hidden = config.hiddenSize();
+    int inner = config.intermediateSize();
+    this.intermediate = new Linear(device, pool, name + ".intermediate.dense", hidden, inner);
+    this.output = new Linear(device, pool, name + ".output.dense", inner, hidden);
+    this.norm =
+        new LayerNorm(device, pool, name + ".output.LayerNorm", hidden, config.layerNormEps());
+    this.dropout = config.hiddenDropoutProb();
+  }
+
+  public Linear intermediate() {
+    return intermediate;
+  }
+
+  public Linear output() {
+    return output;
+  }
+
+  public LayerNorm norm() {
+    return norm;
+  }
+
+  void eachLinear(Consumer<Linear> action) {
+    action.accept(intermediate);
+    action.accept(output);
+  }
+
+  void eachParameter(Consumer<Parameter> action) {
+    eachLinear(linear -> linear.eachParameter(action));
+    norm.eachParameter(action);
+  }
+
+  Saved forward(Pass pass, Tensor x, Tensor out) {
+    Workspace workspace = pass.workspace();
+    Tensor inner = null;
+    Tensor activated = workspace.take(pass.tokens(), intermediate.out());
+    if (pass.training()) {
+      inner = workspace.take(pass.tokens(), intermediate.out());
+      intermediate.forward(pass, x, Epilogue.NONE, inner, 0);
+      pass.device().gelu(inner, activated);
+    } else {
+      intermediate.forward(pass, x, Epilogue.GELU, activated, 0);
+    }
+    Tensor dense = workspace.take(pass.tokens(), output.out());
+    output.forward(pass, activated, Epilogue.NONE, dense, 0);
+    Dropout here = pass.nextDropout(dropout);
+    if (!here.isNone()) {
+      pass.device().dropout(dense, here, dense);
+    }
+    return new Saved(x, inner, activated, here, norm.forward(pass, dense, x, out));
+  }
+
+  /** Writes {@code dX}; consumes {@code dOut}. */
+  void backward(Pass pass, Saved saved, Tensor dOut, Tensor dX) {
+    Workspace workspace = pass.workspace();
+    Workspace.Mark mark = workspace.mark();
+    norm.backward(pass, saved.norm, dOut, dX);
+    Tensor dDense = dX;
+    if (!saved.dropout.isNone()) {
+      dDense = dOut;
+      pass.device().dropout(dX, saved.dropout, dDense);
+    }
+    Tensor dInner = workspace.take(pass.tokens(), intermediate.out());
+    output.backward(pass, saved.activated, dDense, 0, dInner, false);
+    pass.device().geluBackward(saved.inner, dInner, dInner);
+    intermediate.backward(pass, saved.x, dInner, 0, dX, true);
+    workspace.release(mark);
+  }
+
+  @Override
+  public void close() {
+    eachLinear(Linear::close);
+  }
+}

@@ -1,0 +1,214 @@
+package dev.halve.engine;
+
+import dev.halve.core.DType;
+import dev.halve.core.HalveException;
+import dev.halve.core.Tensor;
+import dev.halve.core.sparse.SparseSemiStructuredTensor;
+import java.lang.foreign.Arena;
+import java.util.function.Consumer;
+
+/**
+ * A linear layer, {@code y = x · weightᵀ + bias}: {@code x [tokens, in]}, {@code weight [out, in]},
+ * {@code bias [out]}. Its weight is dense, masked or compressed; nothing outside this class needs
+ * to know which.
+ */
+public final class Linear implements AutoCloseable {
+  private final Device device;
+  private final String name;
+  private final Parameter bias;
+  private Pool weightPool;
+  private Weight weight;
+
+  /**
+   * A layer of zeros.
+   *
+   * @param name the module's name: {@code bert.encoder.layer.0.attention.self.query}
+   */
+  Linear(Device device, Pool pool, String name, int in, int out) {
+    this.device = device;
+    this.name = name;
+    // The weight has a pool of its own, so that compressing frees the dense copy.
+    this.weightPool = device.openPool();
+    this.weight =
+        new Weight.Dense(Parameter.allocate(device, weightPool, name + ".weight", out, in));
+    this.bias = Parameter.allocate(device, pool, name + ".bias", out);
+  }
+
+  /**
+   * A layer on its own, outside a model, with a copy of a host F32 weight {@code [out, in]} and
+   * bias {@code [out]}.
+   */
+  public static Linear of(Device device, Pool pool, Tensor weight, Tensor bias) {
+    Linear linear =
+        new Linear(
+            device,
+            pool,
+            "linear",
+            Math.toIntExact(weight.extent(1)),
+            Math.toIntExact(weight.extent(0)));
+    linear.setWeight(weight);
+    device.upload(bias, linear.bias.value());
+    device.round(linear.bias);
+    return linear;
+  }
+
+  /** The module's name, without {@code .weight}. */
+  public String name() {
+    return name;
+  }
+
+  public Weight weight() {
+    return weight;
+  }
+
+  public Parameter bias() {
+    return bias;
+  }
+
+  public int in() {
+    return Math.toIntExact(weight.shape().extent(1));
+  }
+
+  public int out() {
+    return Math.toIntExact(weight.shape().extent(0));
+  }
+
+  void eachParameter(Consumer<Parameter> action) {
+    switch (weight) {
+      case Weight.Dense(Parameter parameter) -> action.accept(parameter);
+      case Weight.Masked(Parameter parameter) -> action.accept(parameter);
+      case Weight.Compressed compressed -> {}
+    }
+    action.accept(bias);
+  }
+
+  /** The dense weight's parameter. */
+  private Parameter parameter() {
+    return switch (weight) {
+      case Weight.Dense(Parameter parameter) -> parameter;
+      case Weight.Masked(Parameter parameter) -> parameter;
+      case Weight.Compressed compressed ->
+          throw new HalveException(
+              name
+                  + ".weight is compressed, for inference only; decompress the model to change it");
+    };
+  }
+
+  /** A host copy of the weight, F32 {@code [out, in]}, whatever its kind. */
+  public Tensor weight(Arena arena) {
+    return switch (weight) {
+      case Weight.Compressed compressed -> {
+        try (Arena scratch = Arena.ofConfined()) {
+          Tensor dense = compressed.packed().unpack(scratch).decompress(scratch);
+          Tensor copy = Tensor.allocate(arena, DType.F32, dense.shape().extents());
+          copy.copyFrom(dense);
+          yield copy;
+        }
+      }
+      default -> {
+        Tensor copy = Tensor.allocate(arena, DType.F32, weight.shape().extents());
+        device.download(parameter().value(), copy);
+        yield copy;
+      }
+    };
+  }
+
+  /** Copies a host weight {@code [out, in]} in; masks stay as they are. */
+  public void setWeight(Tensor host) {
+    device.upload(host, parameter().value());
+    device.round(parameter());
+  }
+
+  /** A host copy of the mask, U8 {@code [out, in]}, or null. */
+  public Tensor mask(Arena arena) {
+    if (!(weight instanceof Weight.Masked(Parameter parameter))) {
+      return null;
+    }
+    Tensor copy = Tensor.allocate(arena, DType.U8, weight.shape().extents());
+    device.download(parameter.mask(), copy);
+    return copy;
+  }
+
+  /**
+   * Puts a mask on the weight, or takes it off. The caller keeps the weight itself zero where the
+   * mask is: {@link #setWeight}.
+   *
+   * @param host U8 {@code [out, in]}, 1 keeps; null for a dense weight
+   */
+  public void setMask(Tensor host) {
+    Parameter parameter = parameter();
+    if (host == null) {
+      parameter.setMask(null);
+      weight = new Weight.Dense(parameter);
+      return;
+    }
+    Tensor mask =
+        parameter.mask() != null
+            ? parameter.mask()
+            : weightPool.allocate(DType.U8, weight.shape().extents());
+    device.upload(host, mask);
+    parameter.setMask(mask);
+    weight = new Weight.Masked(parameter);
+  }
+
+  /**
+   * Replaces a weight that is 2:4 by its compressed form and frees the dense one.
+   *
+   * @throws HalveException if some group of four holds more than two nonzeros
+   */
+  public void toSparseSemiStructured() {
+    try (Arena arena = Arena.ofConfined()) {
+      setCompressed(SparseSemiStructuredTensor.compress(arena, weight(arena)));
+    } catch (HalveException notSemiStructured) {
+      throw new HalveException(
+          name + ".weight: " + notSemiStructured.getMessage(), notSemiStructured);
+    }
+  }
+
+  /** Takes a compressed weight of this layer's shape; the dense one, if any, is freed. */
+  public void setCompressed(SparseSemiStructuredTensor tensor) {
+    if (!tensor.shape().equals(weight.shape())) {
+      throw new HalveException(
+          "%s.weight: expected shape %s, found %s".formatted(name, weight.shape(), tensor.shape()));
+    }
+    Pool packedPool = device.openPool();
+    PackedWeight packed = device.pack(packedPool, tensor);
+    weightPool.close();
+    weightPool = packedPool;
+    weight = new Weight.Compressed(name + ".weight", tensor.shape(), packed);
+  }
+
+  /** Bytes of device memory that the weight takes for inference. */
+  public long weightBytes() {
+    return switch (weight) {
+      case Weight.Dense(Parameter parameter) -> parameter.compute().bytes();
+      case Weight.Masked(Parameter parameter) -> parameter.compute().bytes();
+      case Weight.Compressed compressed -> compressed.packed().bytes();
+    };
+  }
+
+  /**
+   * Writes {@code epilogue(x · weightᵀ + bias)} into columns {@code [column, column + out)} of
+   * {@code y}.
+   */
+  void forward(Pass pass, Tensor x, Epilogue epilogue, Tensor y, int column) {
+    pass.device().linear(x, weight, bias.compute(), epilogue, y, column);
+  }
+
+  /** The product alone, as the quickstart shows it: {@code y [tokens, out]}. */
+  public void forward(Tensor x, Tensor y) {
+    device.linear(x, weight, bias.compute(), Epilogue.NONE, y, 0);
+  }
+
+  /** Adds to the gradients of weight and bias; writes or adds to {@code dX}, which may be null. */
+  void backward(Pass pass, Tensor x, Tensor dY, int column, Tensor dX, boolean addToInput) {
+    pass.device()
+        .linearBackward(
+            x, weight, dY, column, parameter().gradient(), bias.gradient(), dX, addToInput);
+  }
+
+  @Override
+  public void close() {
+    weightPool.close();
+  }
+}

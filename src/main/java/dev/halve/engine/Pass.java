@@ -1,0 +1,63 @@
+package dev.halve.engine;
+
+/**
+ * What the layers share during one forward (and backward) pass over one batch: where to compute,
+ * where scratch memory comes from, and, in training, the seed of the step's dropout.
+ */
+public final class Pass {
+  private final Workspace workspace;
+  private final DeviceBatch batch;
+  private final boolean training;
+  private final int seed;
+  private int site;
+
+  private Pass(Workspace workspace, DeviceBatch batch, boolean training, int seed) {
+    this.workspace = workspace;
+    this.batch = batch;
+    this.training = training;
+    this.seed = seed;
+  }
+
+  /** A pass without dropout that keeps nothing for a backward pass. */
+  public static Pass inference(Workspace workspace, PackedBatch batch) {
+    return new Pass(workspace, DeviceBatch.upload(workspace, batch), false, 0);
+  }
+
+  /**
+   * @param seed of this step; the same seed drops the same elements
+   */
+  public static Pass training(Workspace workspace, PackedBatch batch, int seed) {
+    return new Pass(workspace, DeviceBatch.upload(workspace, batch), true, seed);
+  }
+
+  public Device device() {
+    return workspace.device();
+  }
+
+  public Workspace workspace() {
+    return workspace;
+  }
+
+  public DeviceBatch batch() {
+    return batch;
+  }
+
+  public int tokens() {
+    return batch.tokens();
+  }
+
+  public boolean training() {
+    return training;
+  }
+
+  /**
+   * Dropout for the next place in the model that drops: places are numbered in the order in which
+   * they run.
+   */
+  Dropout nextDropout(float probability) {
+    site++;
+    return training && probability > 0
+        ? new Dropout(probability, Dropout.mix(seed + Dropout.mix(site)))
+        : Dropout.NONE;
+  }
+}
