@@ -1,0 +1,36 @@
+package dev.halve.recipe;
+
+import java.nio.file.Path;
+import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
+import tools.jackson.databind.annotation.JsonNaming;
+
+/**
+ * Which questions to learn and to be asked.
+ *
+ * @param name {@code synthetic} (generated), {@code squad} (the official v1.1 files, downloaded
+ *     into a cache), {@code files}
+ * @param train a file in SQuAD v1.1 format, for {@code files} only; may be null where nothing is
+ *     trained
+ * @param eval likewise
+ * @param maxTrain the first so many training questions; 0 for all
+ * @param maxEval the first so many evaluation questions; 0 for all
+ */
+@JsonNaming(SnakeCaseStrategy.class)
+public record DataSettings(String name, Path train, Path eval, int maxTrain, int maxEval) {
+  public static final DataSettings SYNTHETIC = new DataSettings("synthetic", null, null, 0, 0);
+  public static final DataSettings SQUAD = new DataSettings("squad", null, null, 0, 0);
+
+  public DataSettings {
+    Settings.require(
+        name.equals("synthetic") || name.equals("squad") || name.equals("files"),
+        "data",
+        "synthetic, squad or files",
+        "'" + name + "'");
+    Settings.require(maxTrain >= 0, "max train questions", "0 (all) or more", maxTrain);
+    Settings.require(maxEval >= 0, "max eval questions", "0 (all) or more", maxEval);
+  }
+
+  public static DataSettings files(Path train, Path eval) {
+    return new DataSettings("files", train, eval, 0, 0);
+  }
+}

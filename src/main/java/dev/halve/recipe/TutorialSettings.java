@@ -1,0 +1,69 @@
+package dev.halve.recipe;
+
+import dev.halve.core.HalveException;
+import java.util.List;
+import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
+import tools.jackson.databind.annotation.JsonNaming;
+
+/**
+ * Everything that a run of the whole recipe is told.
+ *
+ * @param preset the name of the settings it started from
+ * @param model a built-in model's name, or a Hugging Face folder
+ * @param device {@code cpu}, {@code cuda:0}, {@code auto}
+ * @param fineTune the first training
+ * @param retrain the second, under the mask
+ */
+@JsonNaming(SnakeCaseStrategy.class)
+public record TutorialSettings(
+    String preset,
+    String model,
+    String device,
+    DataSettings data,
+    FeatureSettings features,
+    TrainingSettings fineTune,
+    PruningSettings pruning,
+    TrainingSettings retrain,
+    EvaluationSettings evaluation,
+    LatencySettings latency) {
+  /**
+   * Five minutes on two cores: its own learning rate and batch, short rows, generated questions.
+   */
+  public static final TutorialSettings QUICK =
+      new TutorialSettings(
+          "quick",
+          "all-MiniLM-L6-v2",
+          "auto",
+          DataSettings.SYNTHETIC,
+          new FeatureSettings(192, 0),
+          TrainingSettings.DEFAULT,
+          PruningSettings.SEMI_STRUCTURED,
+          TrainingSettings.DEFAULT,
+          EvaluationSettings.DEFAULT,
+          new LatencySettings(List.of(1, 4, 16), 128, 2, 10, 5));
+
+  /** The tutorial's own. */
+  public static final TutorialSettings FULL =
+      new TutorialSettings(
+          "full",
+          "all-MiniLM-L6-v2",
+          "auto",
+          DataSettings.SQUAD,
+          FeatureSettings.DEFAULT,
+          TrainingSettings.DEFAULT,
+          PruningSettings.SEMI_STRUCTURED,
+          TrainingSettings.DEFAULT,
+          EvaluationSettings.DEFAULT,
+          LatencySettings.DEFAULT);
+
+  /**
+   * @throws HalveException if there is no preset of this name
+   */
+  public static TutorialSettings preset(String name) {
+    return switch (name) {
+      case "quick" -> QUICK;
+      case "full" -> FULL;
+      default -> throw new HalveException("'" + name + "' is no preset; use quick or full");
+    };
+  }
+}
