@@ -3,6 +3,7 @@ package dev.halve.core;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.util.Arrays;
 
 /**
  * A dense row-major tensor in off-heap memory, in the byte order of the machine. The {@link Arena}
@@ -182,6 +183,27 @@ public final class Tensor {
       }
       default -> throw new IllegalStateException(dtype + " holds no floats");
     };
+  }
+
+  /**
+   * This tensor, known to be free of NaN.
+   *
+   * @throws HalveException if an element is NaN; the message begins with the given name and says
+   *     where
+   */
+  public Tensor requireNoNaN(String name) {
+    long nan = firstNaN();
+    if (nan < 0) {
+      return this;
+    }
+    long[] place = shape.extents();
+    for (int axis = place.length - 1; axis >= 0; axis--) {
+      long extent = place[axis];
+      place[axis] = nan % extent;
+      nan /= extent;
+    }
+    throw new HalveException(
+        name + " (" + this + ") is NaN at " + Arrays.toString(place) + "; find undamaged weights");
   }
 
   private long firstNaN(ValueLayout.OfInt layout, int infinity) {

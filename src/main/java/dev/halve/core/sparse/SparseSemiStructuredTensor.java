@@ -55,12 +55,7 @@ public record SparseSemiStructuredTensor(Shape shape, Tensor values, Tensor meta
   public static SparseSemiStructuredTensor compress(Arena arena, Tensor dense) {
     checkShape(dense.shape());
     checkType(dense.dtype());
-    long nan = dense.firstNaN();
-    if (nan >= 0) {
-      long in = dense.extent(1);
-      throw new HalveException(
-          "the weight " + dense + " is NaN in row " + nan / in + ", column " + nan % in);
-    }
+    dense.requireNoNaN("the weight");
     Tensor values = Tensor.allocate(arena, dense.dtype(), valuesShape(dense.shape()).extents());
     Tensor metadata = Tensor.allocate(arena, DType.U8, metadataShape(dense.shape()).extents());
     Bits from = Bits.of(dense);

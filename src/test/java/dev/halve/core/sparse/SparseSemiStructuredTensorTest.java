@@ -156,7 +156,7 @@ class SparseSemiStructuredTensorTest {
     dense.setFloat(13, Float.NaN);
     assertThatThrownBy(() -> SparseSemiStructuredTensor.compress(arena, dense))
         .isInstanceOf(HalveException.class)
-        .hasMessageContaining("NaN in row 1, column 5");
+        .hasMessageContaining("NaN at [1, 5]");
   }
 
   @Test

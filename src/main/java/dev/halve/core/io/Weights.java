@@ -1,0 +1,25 @@
+package dev.halve.core.io;
+
+import dev.halve.core.HalveException;
+import dev.halve.core.Tensor;
+import java.util.SequencedSet;
+
+/** Named tensors in a file, whatever its format; they are gone when it is closed. */
+public sealed interface Weights extends AutoCloseable permits Safetensors, OnnxWeights {
+  /** The names of the tensors, in the order of the file. */
+  SequencedSet<String> names();
+
+  /**
+   * A tensor in host memory that must not be written to; read only when it is touched, where the
+   * format allows it.
+   *
+   * @throws HalveException if there is none of this name
+   */
+  Tensor tensor(String name);
+
+  /** The file, as messages name it. */
+  String origin();
+
+  @Override
+  void close();
+}
