@@ -13,6 +13,7 @@ typedef unsigned long long u64;
 typedef u16 element;
 
 #define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
 
 // A tensor map of the copy engine, passed by value as a __grid_constant__ parameter.
 struct alignas(64) TensorMap {

@@ -1,0 +1,583 @@
+// y[tokens, out] = epilogue(x[tokens, in] * W[out, in]^T) with W in 2:4 form, on Hopper.
+//
+// The sparse operand of wgmma is always the first, so a tile computes y^T: TILE_OUT outputs (rows of
+// W, 64 a block) by TILE_TOKENS tokens, fp32 sums in registers, y transposed on its way out.
+//
+//                      GFLOP (dense)   bytes of device memory (fp16)     floor, H100
+//   98,304 tokens                      x      y      residual            3.0 TB/s    1,630 TFLOP/s
+//   2304 x  768        348             151    453      -    MB           0.20 ms     0.21 ms
+//   3072 x  768        464             151    604      -                 0.25        0.28
+//    768 x 3072        464             604    151    151                 0.30        0.28
+//    768 x  768        116             151    151    151                 0.15        0.07
+//
+// (W and its metadata, 9/16 of the dense weight, are at most 2.7 MB. 1,630 is what m64n192k32 can do
+// at 1.755 GHz with both operands in shared memory: 14 KB at 128 bytes a cycle are 112 cycles.)
+// In between lies a third floor: L2 gives about 5.6 TB/s, and a tile of 256 x 192 fetches 42 KB for
+// 6.3 MFLOP, which is 830 TFLOP/s. So the blocks of a cluster share what they fetch: blocks that
+// compute the same outputs each fetch a slice of W, blocks of the same tokens a slice of x, and the
+// copy engine delivers a slice to all of them.
+//
+// One block runs on a multiprocessor and walks over tiles, outputs fastest, so that a tile of x is
+// fetched from device memory once and serves all outputs out of L2. Its warps:
+//   - WARPGROUPS consumer warpgroups, one above another along the outputs, BLOCKS of 64 each;
+//   - a producer warp, whose one thread keeps STAGES tiles of W and x (64 inputs each) in flight;
+//   - a mover warp for each consumer warpgroup: fetches pieces of the residual, STORE_TOKENS tokens
+//     each, into the buffers that the finished pieces of y then leave from.
+// They meet at mbarriers only; consumers never wait for a store to finish before going on.
+//
+// Operands
+//   x          tensor map of [tokens, in], box {64, TILE_TOKENS / CLUSTER_OUT}
+//   y          tensor map of [tokens, out], box {64, STORE_TOKENS}
+//   residual   the same for the residual, which may be y itself; any map where there is none
+//   weight     packed as dev.halve.cuda.SparseGemmLayout says
+//   bias       fp32 [out]
+// All maps: 16-bit elements, 128-byte swizzle, zeros out of bounds. So in, out and tokens may be any
+// numbers, but addresses and row pitches must be multiples of 16 bytes (8 elements): rows of another
+// length are to be copied into longer ones first.
+//
+// Launch: (WARPGROUPS + 1) * 128 threads; clusters of CLUSTER_OUT * CLUSTER_TOKENS blocks, as many as
+// fit the GPU at once or as there are tiles; dynamic shared memory as SparseGemmTile.Sm90 says. May
+// be launched with programmatic stream serialisation.
+#include "common.cuh"
+
+constexpr int BIAS_GELU = 1, BIAS_RESIDUAL = 2;
+constexpr int CLUSTER = CLUSTER_OUT * CLUSTER_TOKENS;
+constexpr int PEERS = CLUSTER_OUT + CLUSTER_TOKENS - 1;  // blocks that write into one's stages
+constexpr int BLOCK_BYTES = 4608, METADATA = 4096;       // of 64 outputs by 64 inputs
+constexpr int TILE_BLOCKS = WARPGROUPS * BLOCKS;
+constexpr int X_BYTES = TILE_TOKENS * 128, W_BYTES = TILE_BLOCKS * BLOCK_BYTES;
+constexpr int X_SLICE = X_BYTES / CLUSTER_OUT, W_SLICE = W_BYTES / CLUSTER_TOKENS;
+constexpr int PIECE_BYTES = STORE_TOKENS * 128;
+constexpr int PIECES = TILE_TOKENS / STORE_TOKENS;  // of one block of 64 outputs
+constexpr int ACCUMULATORS = TILE_TOKENS / 2;       // per thread and block
+static_assert(TILE_TOKENS % (8 * CLUSTER_OUT) == 0 && W_SLICE % 16 == 0, "slices of a cluster");
+static_assert(TILE_TOKENS % STORE_TOKENS == 0 && STORE_TOKENS % 16 == 0, "pieces of a tile");
+
+// ---- shared memory -------------------------------------------------------------------------------
+
+constexpr int X_AT = 0, PIECES_AT = X_AT + STAGES * X_BYTES;
+constexpr int W_AT = PIECES_AT + WARPGROUPS * STORE_BUFFERS * PIECE_BYTES;
+constexpr int FULL_AT = W_AT + STAGES * W_BYTES, EMPTY_AT = FULL_AT + 8 * STAGES;
+constexpr int READY_AT = EMPTY_AT + 8 * STAGES;                      // a piece may be filled
+constexpr int STAGED_AT = READY_AT + 8 * WARPGROUPS * STORE_BUFFERS;  // a piece may leave
+static_assert(STAGED_AT + 8 * WARPGROUPS * STORE_BUFFERS <= FULL_AT + 512, "barriers");
+
+// A position in a ring of buffers; the phase flips with every round.
+template <int SLOTS> struct Ring {
+  int slot = 0;
+  u32 phase = 0;
+  DEVICE_MEMBER void advance() {
+    if (++slot == SLOTS) {
+      slot = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+DEVICE void barrier_init(u32 barrier, u32 arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+DEVICE void barrier_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+DEVICE void barrier_expect(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+// Plain semantics on purpose: with release at cluster scope the main loop loses 40%, and what
+// crosses blocks here are the copy engine's writes, which the barrier's byte count orders.
+DEVICE void barrier_arrive_remote(u32 cluster_address) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_address) : "memory");
+}
+DEVICE void barrier_wait(u32 barrier, u32 phase) {
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n}" ::"r"(barrier),
+      "r"(phase)
+      : "memory");
+}
+DEVICE u32 remote_address(u32 shared, u32 rank) {
+  u32 address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
+  return address;
+}
+DEVICE void cluster_sync() {
+  if (CLUSTER > 1) {
+    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+  } else {
+    __syncthreads();
+  }
+}
+
+// ---- copy engine ---------------------------------------------------------------------------------
+
+DEVICE void load_weight(u32 shared, const u8 *global, u32 barrier, u16 blocks) {
+  if (CLUSTER_TOKENS > 1) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1], %2, [%3], %4;" ::"r"(shared),
+        "l"(global), "r"(W_SLICE), "r"(barrier), "h"(blocks)
+        : "memory");
+  } else {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+        "[%0], [%1], %2, [%3];" ::"r"(shared),
+        "l"(global), "r"(W_SLICE), "r"(barrier)
+        : "memory");
+  }
+}
+DEVICE void load_tile(u32 shared, const TensorMap &map, int column, int row, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
+      "l"(&map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+DEVICE void load_tile_multicast(u32 shared, const TensorMap &map, int column, int row, u32 barrier,
+                                u16 blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared),
+      "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
+      : "memory");
+}
+DEVICE void prefetch_tile(const TensorMap &map, int column, int row) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(&map),
+               "r"(column), "r"(row)
+               : "memory");
+}
+DEVICE void store_tile(u32 shared, const TensorMap &map, int column, int row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];\n"
+      "cp.async.bulk.commit_group;" ::"l"(&map),
+      "r"(column), "r"(row), "r"(shared)
+      : "memory");
+}
+
+// ---- sparse tensor cores -------------------------------------------------------------------------
+
+// The registers of one instruction for each width: the sums first (%0 and on), then the operands
+// (two descriptors, metadata, selector) and the flag that says whether to accumulate.
+#define TEN(d) \
+  "%" #d "0,%" #d "1,%" #d "2,%" #d "3,%" #d "4,%" #d "5,%" #d "6,%" #d "7,%" #d "8,%" #d "9,"
+#define SUMS_4(s, i) "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3])
+#define SUMS_16(s, i) SUMS_4(s, i), SUMS_4(s, i + 4), SUMS_4(s, i + 8), SUMS_4(s, i + 12)
+#define SUMS_32(s, i) SUMS_16(s, i), SUMS_16(s, i + 16)
+#define SUMS_64(s, i) SUMS_32(s, i), SUMS_32(s, i + 32)
+#if TILE_TOKENS == 64
+#define SUM_NAMES TEN() TEN(1) TEN(2) "%30,%31"
+#define OPERAND_NAMES "%32, %33, %34, %35"
+#define FLAG_NAME "%36"
+#define SUMS(s) SUMS_32(s, 0)
+#elif TILE_TOKENS == 96
+#define SUM_NAMES TEN() TEN(1) TEN(2) TEN(3) "%40,%41,%42,%43,%44,%45,%46,%47"
+#define OPERAND_NAMES "%48, %49, %50, %51"
+#define FLAG_NAME "%52"
+#define SUMS(s) SUMS_32(s, 0), SUMS_16(s, 32)
+#elif TILE_TOKENS == 128
+#define SUM_NAMES TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) "%60,%61,%62,%63"
+#define OPERAND_NAMES "%64, %65, %66, %67"
+#define FLAG_NAME "%68"
+#define SUMS(s) SUMS_64(s, 0)
+#elif TILE_TOKENS == 192
+#define SUM_NAMES \
+  TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) "%90,%91,%92,%93,%94,%95"
+#define OPERAND_NAMES "%96, %97, %98, %99"
+#define FLAG_NAME "%100"
+#define SUMS(s) SUMS_64(s, 0), SUMS_32(s, 64)
+#elif TILE_TOKENS == 256
+#define SUM_NAMES                                                                        \
+  TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) TEN(9) TEN(10) TEN(11)   \
+  "%120,%121,%122,%123,%124,%125,%126,%127"
+#define OPERAND_NAMES "%128, %129, %130, %131"
+#define FLAG_NAME "%132"
+#define SUMS(s) SUMS_64(s, 0), SUMS_64(s, 64)
+#endif
+#ifdef HALVE_BF16
+#define TYPES ".f32.bf16.bf16 "
+#else
+#define TYPES ".f32.f16.f16 "
+#endif
+#define TEXT(x) TEXT_OF(x)
+#define TEXT_OF(x) #x
+
+// sums[64 outputs, TILE_TOKENS] (+)= w[64, 32 of 2:4] * x[TILE_TOKENS, 32]^T.
+template <int SELECTOR>
+DEVICE void multiply(float (&sums)[ACCUMULATORS], u64 w, u64 x, u32 metadata, int accumulate) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " FLAG_NAME ", 0;\n"
+               "wgmma.mma_async.sp.sync.aligned.m64n" TEXT(TILE_TOKENS) "k32" TYPES
+               "{" SUM_NAMES "}, " OPERAND_NAMES ", p, 1, 1, 0, 0;\n}"
+               : SUMS(sums)
+               : "l"(w), "l"(x), "r"(metadata), "n"(SELECTOR), "r"(accumulate));
+}
+DEVICE void multiply_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void multiply_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int PENDING> DEVICE void multiply_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+// Rows of 64 bytes in 64-byte swizzle, 512 bytes to the next eight; a step of 32 inputs is 32 bytes.
+DEVICE u64 weight_descriptor(u32 shared) {
+  return (u64)(shared >> 4) | (u64)1 << 16 | (u64)(512 >> 4) << 32 | (u64)2 << 62;
+}
+// Rows of 128 bytes in 128-byte swizzle, 1,024 bytes to the next eight; a step is 64 bytes.
+DEVICE u64 x_descriptor(u32 shared) {
+  return (u64)(shared >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+}
+
+// ---- the tiles of a cluster ----------------------------------------------------------------------
+
+struct Walk {
+  int first, step, tiles;        // of clusters
+  int outTiles;                  // along the outputs, which go fastest
+  int rankOut, rankTokens;       // of this block in its cluster
+
+  DEVICE_MEMBER int out_block(int tile) const {  // in blocks of 64 outputs
+    return (tile % outTiles * CLUSTER_OUT + rankOut) * TILE_BLOCKS;
+  }
+  DEVICE_MEMBER int token(int tile) const {
+    return (tile / outTiles * CLUSTER_TOKENS + rankTokens) * TILE_TOKENS;
+  }
+};
+
+// Keeps the stages full: one thread of the block.
+DEVICE void produce(const Walk &walk, u32 shared, const TensorMap &x, const u8 *weight,
+                    int outBlocks, int kTiles) {
+  // Blocks of the same outputs have ranks CLUSTER_OUT apart, blocks of the same tokens are neighbours.
+  u16 sameOut = 0;
+  for (int i = 0; i < CLUSTER_TOKENS; i++) sameOut |= 1 << (i * CLUSTER_OUT + walk.rankOut);
+  const u16 sameTokens = ((1 << CLUSTER_OUT) - 1) << (walk.rankTokens * CLUSTER_OUT);
+  Ring<STAGES> stage;
+  for (int tile = walk.first; tile < walk.tiles; tile += walk.step) {
+    const u8 *w = weight + (u64)walk.out_block(tile) * BLOCK_BYTES + walk.rankTokens * W_SLICE;
+    const int token = walk.token(tile) + walk.rankOut * (TILE_TOKENS / CLUSTER_OUT);
+    for (int k = 0; k < kTiles; k++) {
+      const u32 full = shared + FULL_AT + 8 * stage.slot;
+      const u32 to_x = shared + X_AT + stage.slot * X_BYTES + walk.rankOut * X_SLICE;
+      const u32 to_w = shared + W_AT + stage.slot * W_BYTES + walk.rankTokens * W_SLICE;
+      barrier_wait(shared + EMPTY_AT + 8 * stage.slot, stage.phase ^ 1);
+      barrier_expect(full, X_BYTES + W_BYTES);
+      load_weight(to_w, w, full, sameOut);
+      if (CLUSTER_OUT > 1) {
+        load_tile_multicast(to_x, x, k * 64, token, full, sameTokens);
+      } else {
+        load_tile(to_x, x, k * 64, token, full);
+      }
+      w += (u64)outBlocks * BLOCK_BYTES;
+      stage.advance();
+    }
+  }
+}
+
+// Carries the pieces of one warpgroup: the residual in, y out. One thread for each warpgroup.
+DEVICE void move_pieces(const Walk &walk, u32 shared, int warpgroup, const TensorMap &y,
+                        const TensorMap &residual) {
+  const u32 pieces = shared + PIECES_AT + warpgroup * STORE_BUFFERS * PIECE_BYTES;
+  const u32 ready = shared + READY_AT + warpgroup * STORE_BUFFERS * 8;
+  const u32 staged = shared + STAGED_AT + warpgroup * STORE_BUFFERS * 8;
+  const int perTile = BLOCKS * PIECES;
+  const int tiles = (walk.tiles - walk.first + walk.step - 1) / walk.step;
+  auto column = [&](int n) {
+    const int block = walk.out_block(walk.first + n / perTile * walk.step);
+    return (block + warpgroup * BLOCKS + n % perTile / PIECES) * 64;
+  };
+  auto row = [&](int n) {
+    return walk.token(walk.first + n / perTile * walk.step) + n % PIECES * STORE_TOKENS;
+  };
+  auto make_ready = [&](int n) {
+    const int slot = n % STORE_BUFFERS;
+    if (EPILOGUE == BIAS_RESIDUAL) {
+      barrier_expect(ready + 8 * slot, PIECE_BYTES);
+      load_tile(pieces + slot * PIECE_BYTES, residual, column(n), row(n), ready + 8 * slot);
+      // The buffers hold the tile's first pieces during its sums; the others wait in L2.
+      if (n % perTile == 0) {
+        for (int i = STORE_BUFFERS; i < perTile; i++) {
+          prefetch_tile(residual, column(n + i), row(n + i));
+        }
+      }
+    } else {
+      barrier_arrive(ready + 8 * slot);
+    }
+  };
+  for (int n = 0; n < STORE_BUFFERS && n < tiles * perTile; n++) make_ready(n);
+  for (int n = 0; n < tiles * perTile; n++) {
+    const int slot = n % STORE_BUFFERS;
+    barrier_wait(staged + 8 * slot, n / STORE_BUFFERS & 1);
+    store_tile(pieces + slot * PIECE_BYTES, y, column(n), row(n));
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+    if (n + STORE_BUFFERS < tiles * perTile) make_ready(n + STORE_BUFFERS);
+  }
+}
+
+// ---- sums and epilogue ---------------------------------------------------------------------------
+
+// x * Phi(x) = max(x, 0) - |x| * Phi(-|x|), with a polynomial for the logarithm of Phi: 7 instructions
+// and one exponential. Off by at most 2.3e-5, and by 1.6e-4 of the result where that is over 6e-5,
+// which is under half a unit in the last place of fp16 (2.4e-4).
+DEVICE float gelu_fast(float x) {
+  const float a = fabsf(x);
+  float q = fmaf(-2.699197062e-04f, a, 5.297373834e-03f);
+  q = fmaf(q, a, -4.631945334e-02f);
+  q = fmaf(q, a, -4.669072522e-01f);
+  q = fmaf(q, a, -1.147789013e+00f);
+  q = fmaf(q, a, -1.000228333e+00f);
+  return fmaf(-a, exp2_fast(q), fmaxf(x, 0.0f));
+}
+DEVICE float finish(float sum, float bias, float residual) {
+  const float value = sum + bias;
+  if (EPILOGUE == BIAS_GELU) return gelu_fast(value);
+  return EPILOGUE == BIAS_RESIDUAL ? value + residual : value;
+}
+
+DEVICE void load_transposed(u32 (&words)[4], u32 shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(shared)
+               : "memory");
+}
+DEVICE void store_transposed(u32 shared, const u32 (&words)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(shared),
+               "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
+}
+
+// One consumer warpgroup.
+struct Consumer {
+  u32 shared;
+  int warpgroup, thread;
+  u32 releaseAt;  // this thread's peer's EMPTY barriers
+  Ring<STAGES> stage;
+  Ring<STORE_BUFFERS> buffer;
+
+  DEVICE_MEMBER void wait_stage() { barrier_wait(shared + FULL_AT + 8 * stage.slot, stage.phase); }
+
+  DEVICE_MEMBER void release(int slot) const {
+    if (CLUSTER > 1) {
+      if (thread < PEERS) barrier_arrive_remote(releaseAt + 8 * slot);
+    } else {
+      if (thread == 0) barrier_arrive(shared + EMPTY_AT + 8 * slot);
+    }
+  }
+
+  DEVICE_MEMBER u32 weight(int slot, int block) const {
+    return shared + W_AT + slot * W_BYTES + (warpgroup * BLOCKS + block) * BLOCK_BYTES;
+  }
+  DEVICE_MEMBER u32 metadata(int slot, int block) const {
+    u32 word;
+    asm volatile("ld.shared.b32 %0, [%1];"
+                 : "=r"(word)
+                 : "r"(weight(slot, block) + METADATA + thread * 4)
+                 : "memory");
+    return word;
+  }
+  // One block's product of a whole stage.
+  DEVICE_MEMBER void multiply_stage(float (&sums)[ACCUMULATORS], int slot, int block, u32 metadata,
+                                    int accumulate) const {
+    const u64 w = weight_descriptor(weight(slot, block));
+    const u64 x = x_descriptor(shared + X_AT + slot * X_BYTES);
+    multiply<0>(sums, w, x, metadata, accumulate);
+    multiply<1>(sums, w + (32 >> 4), x + (64 >> 4), metadata, 1);
+  }
+
+  // Rounds one block's sums and hands them to the mover, a piece at a time. A thread of lane 4g + c
+  // in warp w holds, for each eight tokens, outputs 16w + g and 16w + g + 8 at tokens 2c and 2c + 1.
+  DEVICE_MEMBER void store(const float (&sums)[ACCUMULATORS], const float (&bias)[2]) {
+    const int lane = thread % 32, warp = thread / 32;
+    const int row = lane / 16 * 8 + lane % 8;
+    const int chunk = (warp * 2 + lane / 8 % 2) ^ (lane % 8);
+    const int first = warpgroup * STORE_BUFFERS;
+#pragma unroll
+    for (int piece = 0; piece < PIECES; piece++) {
+      const u32 at = shared + PIECES_AT + (first + buffer.slot) * PIECE_BYTES + row * 128 + chunk * 16;
+      barrier_wait(shared + READY_AT + 8 * (first + buffer.slot), buffer.phase);
+#pragma unroll
+      for (int j = 0; j < STORE_TOKENS / 16; j++) {
+        const float *s = sums + (piece * STORE_TOKENS + 16 * j) / 2;
+        u32 words[4] = {0, 0, 0, 0};
+        if (EPILOGUE == BIAS_RESIDUAL) load_transposed(words, at + j * 16 * 128);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          words[i] = to_pair(finish(s[2 * i], bias[i % 2], low_float(words[i])),
+                             finish(s[2 * i + 1], bias[i % 2], high_float(words[i])));
+        }
+        store_transposed(at + j * 16 * 128, words);
+      }
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      __syncwarp();
+      if (lane == 0) barrier_arrive(shared + STAGED_AT + 8 * (first + buffer.slot));
+      buffer.advance();
+    }
+  }
+};
+
+template <int N> DEVICE void load_bias(float (&bias)[N][2], const float *from, int output, int out) {
+#pragma unroll
+  for (int i = 0; i < 2 * N; i++) {
+    const int at = output + i / 2 * 64 + i % 2 * 8;
+    bias[i / 2][i % 2] = at < out ? __ldg(from + at) : 0.0f;
+  }
+}
+
+// One block of outputs a warpgroup: sums, then the epilogue. Other warpgroups fill the gap.
+DEVICE void consume_one(Consumer &c, const Walk &walk, const float *biasFrom, int out, int kTiles) {
+  float sums[1][ACCUMULATORS], bias[1][2];
+  for (int tile = walk.first; tile < walk.tiles; tile += walk.step) {
+    int previous = 0;
+    for (int k = 0; k < kTiles; k++) {
+      const int slot = c.stage.slot;
+      c.wait_stage();
+      const u32 metadata = c.metadata(slot, 0);
+      multiply_begin();
+      c.multiply_stage(sums[0], slot, 0, metadata, k > 0);
+      multiply_commit();
+      multiply_wait<1>();
+      if (k > 0) c.release(previous);
+      previous = slot;
+      c.stage.advance();
+    }
+    const int output = (walk.out_block(tile) + c.warpgroup) * 64;
+    load_bias(bias, biasFrom, output + c.thread / 32 * 16 + c.thread % 32 / 4, out);
+    multiply_wait<0>();
+    c.release(previous);
+    c.store(sums[0], bias[0]);
+  }
+}
+
+// Two blocks a warpgroup. While the first block's sums have left and the second's are leaving, the
+// tensor cores already work on the next tile's first two stages for the first block: without that
+// they would idle for the whole epilogue, a fifth of a tile with 768 inputs.
+DEVICE void consume_two(Consumer &c, const Walk &walk, const float *biasFrom, int out, int kTiles) {
+  float sums[2][ACCUMULATORS], bias[2][2];
+  int first, second;  // slots of a tile's first two stages
+  auto begin = [&] {
+    first = c.stage.slot;
+    c.wait_stage();
+    c.stage.advance();
+    const u32 m0 = c.metadata(first, 0);
+    second = c.stage.slot;
+    c.wait_stage();
+    c.stage.advance();
+    const u32 m1 = c.metadata(second, 0);
+    multiply_begin();
+    c.multiply_stage(sums[0], first, 0, m0, 0);
+    c.multiply_stage(sums[0], second, 0, m1, 1);
+    multiply_commit();
+  };
+  begin();
+  for (int tile = walk.first; tile < walk.tiles; tile += walk.step) {
+    const u32 m0 = c.metadata(first, 1), m1 = c.metadata(second, 1);
+    multiply_begin();
+    c.multiply_stage(sums[1], first, 1, m0, 0);
+    c.multiply_stage(sums[1], second, 1, m1, 1);
+    multiply_commit();
+    int previous = second;
+    for (int k = 2; k < kTiles; k++) {
+      const int slot = c.stage.slot;
+      c.wait_stage();
+      const u32 m0 = c.metadata(slot, 0), m1 = c.metadata(slot, 1);
+      const u64 w0 = weight_descriptor(c.weight(slot, 0)), w1 = weight_descriptor(c.weight(slot, 1));
+      const u64 x = x_descriptor(c.shared + X_AT + slot * X_BYTES);
+      multiply_begin();
+      multiply<0>(sums[0], w0, x, m0, 1);
+      multiply<0>(sums[1], w1, x, m1, 1);
+      multiply<1>(sums[0], w0 + (32 >> 4), x + (64 >> 4), m0, 1);
+      multiply<1>(sums[1], w1 + (32 >> 4), x + (64 >> 4), m1, 1);
+      multiply_commit();
+      multiply_wait<1>();
+      if (k == 2) c.release(first);
+      c.release(previous);
+      previous = slot;
+      c.stage.advance();
+    }
+    const int output = (walk.out_block(tile) + c.warpgroup * 2) * 64;
+    load_bias(bias, biasFrom, output + c.thread / 32 * 16 + c.thread % 32 / 4, out);
+    multiply_wait<0>();
+    if (kTiles == 2) c.release(first);
+    c.release(previous);
+    c.store(sums[0], bias[0]);
+    if (tile + walk.step < walk.tiles) begin();
+    c.store(sums[1], bias[1]);
+  }
+  multiply_wait<0>();  // nothing pends, but the compiler would serialise the products without it
+}
+
+// ---- entry ---------------------------------------------------------------------------------------
+
+template <int REGISTERS> DEVICE void keep_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+template <int REGISTERS> DEVICE void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+
+extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, 1)
+    sparse_gemm_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap y,
+                     const __grid_constant__ TensorMap residual, const u8 *weight,
+                     const float *bias, int tokens, int out, int kTiles) {
+  extern __shared__ __align__(1024) u8 memory[];
+  const u32 shared = shared_address(memory);
+  const int warpgroup = threadIdx.x / 128, thread = threadIdx.x % 128;
+  u32 rank = 0;
+  if (CLUSTER > 1) asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < STAGES; i++) {
+      barrier_init(shared + FULL_AT + 8 * i, 1);
+      barrier_init(shared + EMPTY_AT + 8 * i, PEERS * WARPGROUPS);
+    }
+    for (int i = 0; i < WARPGROUPS * STORE_BUFFERS; i++) {
+      barrier_init(shared + READY_AT + 8 * i, 1);
+      barrier_init(shared + STAGED_AT + 8 * i, 4);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+  }
+  cluster_sync();
+
+  const int outBlocks = (out + 63) / 64;
+  Walk walk;
+  walk.first = blockIdx.x / CLUSTER;
+  walk.step = gridDim.x / CLUSTER;
+  walk.rankOut = rank % CLUSTER_OUT;
+  walk.rankTokens = rank / CLUSTER_OUT;
+  const int clusterBlocks = TILE_BLOCKS * CLUSTER_OUT, clusterTokens = TILE_TOKENS * CLUSTER_TOKENS;
+  walk.outTiles = (outBlocks + clusterBlocks - 1) / clusterBlocks;
+  walk.tiles = walk.outTiles * ((tokens + clusterTokens - 1) / clusterTokens);
+
+  // Registers go where the sums are; a quarter of the file is the least a warpgroup starts with.
+  if (warpgroup == WARPGROUPS) {
+    if (WARPGROUPS == 3) keep_registers<40>();
+    if (WARPGROUPS == 2) keep_registers<40>();
+    if (thread == 0) {
+      wait_for_previous_kernel();
+      produce(walk, shared, x, weight, outBlocks, kTiles);
+      let_next_kernel_start();
+    } else if (thread % 32 == 0 && thread / 32 <= WARPGROUPS) {
+      wait_for_previous_kernel();
+      move_pieces(walk, shared, thread / 32 - 1, y, residual);
+    }
+    __syncwarp();
+  } else {
+    if (WARPGROUPS == 3) take_registers<152>();
+    if (WARPGROUPS == 2) take_registers<232>();
+    Consumer consumer;
+    consumer.shared = shared;
+    consumer.warpgroup = warpgroup;
+    consumer.thread = thread;
+    // A stage is written by the blocks of the same tokens and those of the same outputs: all of them
+    // hear that it is free. The first CLUSTER_OUT threads tell the former, this block among them.
+    const int other = thread - CLUSTER_OUT;
+    const int peer = thread < CLUSTER_OUT
+                         ? walk.rankTokens * CLUSTER_OUT + thread
+                         : (other + (other >= walk.rankTokens)) * CLUSTER_OUT + walk.rankOut;
+    consumer.releaseAt = 0;
+    if (CLUSTER > 1 && thread < PEERS) consumer.releaseAt = remote_address(shared + EMPTY_AT, peer);
+    if (BLOCKS == 2) {
+      consume_two(consumer, walk, bias, out, kTiles);
+    } else {
+      consume_one(consumer, walk, bias, out, kTiles);
+    }
+  }
+  // A block's stages and barriers must outlive its peers' last writes to them.
+  if (CLUSTER > 1) cluster_sync();
+}

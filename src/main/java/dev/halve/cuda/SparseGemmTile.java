@@ -1,0 +1,202 @@
+package dev.halve.cuda;
+
+import java.util.List;
+
+/**
+ * One way to cut the product {@code y[tokens, out] = epilogue(x[tokens, in] * W^T)} into tiles: the
+ * compile-time constants of {@code sparse_gemm_sm90.cu} or {@code sparse_gemm_sm80.cu} and what a
+ * launch needs to know of them. Any tile is right for any shape; which is fastest is measured.
+ */
+public sealed interface SparseGemmTile {
+  /** What happens to a product before it is rounded and stored. */
+  enum Epilogue {
+    /** {@code product + bias}. */
+    BIAS,
+    /** {@code gelu(product + bias)}, the error-function form. */
+    BIAS_GELU,
+    /** {@code product + bias + residual[tokens, out]}; the residual may be y itself. */
+    BIAS_RESIDUAL
+  }
+
+  /** The kernel's entry, which is also the name of its file in src/main/cuda. */
+  String entry();
+
+  /** {@code -D} options beside the element type's and {@link #epilogueOption}. */
+  List<String> options();
+
+  /** Threads of a block. */
+  int threads();
+
+  /** Dynamic shared memory of a block in bytes. */
+  int sharedBytes(Epilogue epilogue);
+
+  /** Blocks of a cluster; 1 is an ordinary launch. */
+  int clusterBlocks();
+
+  /** Tiles of a cluster (or, without clusters, of a block) that the product is cut into. */
+  long tiles(long tokens, int out);
+
+  static String epilogueOption(Epilogue epilogue) {
+    return "-DEPILOGUE=" + epilogue.ordinal();
+  }
+
+  /**
+   * Hopper: {@code warpgroups} times {@code blocks} blocks of 64 outputs by {@code tokens} tokens.
+   * A grid of {@code clusterBlocks() * min(tiles, clusters that fit the GPU at once)} blocks.
+   *
+   * @param warpgroups consumer warpgroups, 1 to 3, one above another along out
+   * @param blocks blocks of 64 outputs of a warpgroup, 1 or 2
+   * @param tokens tokens of a tile: 64, 96, 128, 192 or 256
+   * @param stages tiles in flight from device memory
+   * @param clusterOut blocks of a cluster along out, which share their tile of x; a divisor of
+   *     {@code tokens / 8}
+   * @param clusterTokens blocks of a cluster along the tokens, which share their tile of W
+   * @param storeTokens tokens that leave at once; a divisor of {@code tokens}, multiple of 16
+   * @param storeBuffers such pieces in flight for each warpgroup
+   */
+  record Sm90(
+      int warpgroups,
+      int blocks,
+      int tokens,
+      int stages,
+      int clusterOut,
+      int clusterTokens,
+      int storeTokens,
+      int storeBuffers)
+      implements SparseGemmTile {
+    @Override
+    public String entry() {
+      return "sparse_gemm_sm90";
+    }
+
+    @Override
+    public List<String> options() {
+      return List.of(
+          "-DWARPGROUPS=" + warpgroups,
+          "-DBLOCKS=" + blocks,
+          "-DTILE_TOKENS=" + tokens,
+          "-DSTAGES=" + stages,
+          "-DCLUSTER_OUT=" + clusterOut,
+          "-DCLUSTER_TOKENS=" + clusterTokens,
+          "-DSTORE_TOKENS=" + storeTokens,
+          "-DSTORE_BUFFERS=" + storeBuffers);
+    }
+
+    /** Outputs of one block's tile. */
+    public int out() {
+      return warpgroups * blocks * 64;
+    }
+
+    /** Tokens of the box that loads x; 64 inputs wide, 128-byte swizzle. */
+    public int xBoxTokens() {
+      return tokens / clusterOut;
+    }
+
+    /** Tokens of the box that stores y and loads the residual; 64 wide, 128-byte swizzle. */
+    public int yBoxTokens() {
+      return storeTokens;
+    }
+
+    @Override
+    public int threads() {
+      return (warpgroups + 1) * 128;
+    }
+
+    @Override
+    public int sharedBytes(Epilogue epilogue) {
+      int stage = tokens * 128 + out() / 64 * SparseGemmLayout.BLOCK_BYTES;
+      int store = storeTokens * 128 * storeBuffers * warpgroups;
+      return stages * stage + store + 512;
+    }
+
+    @Override
+    public int clusterBlocks() {
+      return clusterOut * clusterTokens;
+    }
+
+    @Override
+    public long tiles(long tokenCount, int outCount) {
+      return Math.ceilDiv(tokenCount, (long) tokens * clusterTokens)
+          * Math.ceilDiv(outCount, out() * clusterOut);
+    }
+  }
+
+  /**
+   * Ampere, Ada and later: {@code mma.sp} by {@code warpsOut * warpsTokens} warps. A grid of {@code
+   * tiles} blocks.
+   *
+   * @param out outputs of a tile, a multiple of {@code 64} and of {@code 16 * warpsOut}
+   * @param tokens tokens of a tile, a multiple of {@code 16 * warpsTokens}
+   * @param warpsOut warps along out
+   * @param warpsTokens warps along the tokens
+   * @param stages tiles in flight from device memory, at least 2
+   */
+  record Sm80(int out, int tokens, int warpsOut, int warpsTokens, int stages)
+      implements SparseGemmTile {
+    @Override
+    public String entry() {
+      return "sparse_gemm_sm80";
+    }
+
+    @Override
+    public List<String> options() {
+      return List.of(
+          "-DTILE_OUT=" + out,
+          "-DTILE_TOKENS=" + tokens,
+          "-DWARPS_OUT=" + warpsOut,
+          "-DWARPS_TOKENS=" + warpsTokens,
+          "-DSTAGES=" + stages);
+    }
+
+    @Override
+    public int threads() {
+      return warpsOut * warpsTokens * 32;
+    }
+
+    @Override
+    public int sharedBytes(Epilogue epilogue) {
+      int stage = tokens * 128 + out / 64 * SparseGemmLayout.BLOCK_BYTES;
+      return Math.max(stages * stage, tokens * (out + 8) * 2);
+    }
+
+    @Override
+    public int clusterBlocks() {
+      return 1;
+    }
+
+    @Override
+    public long tiles(long tokenCount, int outCount) {
+      return Math.ceilDiv(tokenCount, (long) tokens) * Math.ceilDiv(outCount, out);
+    }
+  }
+
+  /** The tiles worth measuring on Hopper for this product. */
+  static List<Sm90> hopperCandidates(long tokens) {
+    if (tokens > 8192) {
+      return List.of(
+          new Sm90(2, 2, 192, 4, 1, 2, 64, 3),
+          new Sm90(2, 2, 192, 4, 2, 2, 64, 3),
+          new Sm90(2, 2, 192, 4, 1, 4, 64, 3),
+          new Sm90(3, 1, 192, 5, 2, 2, 64, 1),
+          new Sm90(2, 1, 256, 4, 2, 1, 64, 2));
+    }
+    return List.of(
+        new Sm90(2, 2, 192, 4, 1, 1, 64, 3),
+        new Sm90(3, 1, 192, 5, 1, 1, 64, 1),
+        new Sm90(2, 1, 256, 4, 1, 1, 64, 2),
+        new Sm90(2, 1, 192, 5, 1, 1, 64, 2),
+        new Sm90(2, 1, 128, 6, 1, 1, 64, 2),
+        new Sm90(2, 1, 96, 8, 1, 1, 48, 2),
+        new Sm90(2, 1, 64, 8, 1, 1, 64, 1));
+  }
+
+  /** The tiles worth measuring on Ampere and Ada. */
+  static List<Sm80> ampereCandidates() {
+    return List.of(
+        new Sm80(128, 128, 2, 4, 3),
+        new Sm80(128, 128, 2, 2, 3),
+        new Sm80(256, 64, 4, 2, 3),
+        new Sm80(128, 64, 2, 2, 4),
+        new Sm80(64, 64, 2, 2, 4));
+  }
+}
