@@ -4,6 +4,7 @@ import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
+import dev.halve.core.sparsify.Sparsifiable;
 import java.lang.foreign.Arena;
 import java.util.function.Consumer;
 
@@ -12,7 +13,7 @@ import java.util.function.Consumer;
  * {@code bias [out]}. Its weight is dense, masked or compressed; nothing outside this class needs
  * to know which.
  */
-public final class Linear implements AutoCloseable {
+public final class Linear implements Sparsifiable, AutoCloseable {
   private final Device device;
   private final String name;
   private final Parameter bias;
@@ -53,6 +54,7 @@ public final class Linear implements AutoCloseable {
   }
 
   /** The module's name, without {@code .weight}. */
+  @Override
   public String name() {
     return name;
   }
@@ -95,6 +97,7 @@ public final class Linear implements AutoCloseable {
   }
 
   /** A host copy of the weight, F32 {@code [out, in]}, whatever its kind. */
+  @Override
   public Tensor weight(Arena arena) {
     return switch (weight) {
       case Weight.Compressed compressed -> {
@@ -114,12 +117,14 @@ public final class Linear implements AutoCloseable {
   }
 
   /** Copies a host weight {@code [out, in]} in; masks stay as they are. */
+  @Override
   public void setWeight(Tensor host) {
     device.upload(host, parameter().value());
     device.round(parameter());
   }
 
   /** A host copy of the mask, U8 {@code [out, in]}, or null. */
+  @Override
   public Tensor mask(Arena arena) {
     if (!(weight instanceof Weight.Masked(Parameter parameter))) {
       return null;
@@ -135,6 +140,7 @@ public final class Linear implements AutoCloseable {
    *
    * @param host U8 {@code [out, in]}, 1 keeps; null for a dense weight
    */
+  @Override
   public void setMask(Tensor host) {
     Parameter parameter = parameter();
     if (host == null) {
