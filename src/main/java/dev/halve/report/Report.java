@@ -1,6 +1,12 @@
 package dev.halve.report;
 
+import dev.halve.core.HalveException;
+import dev.halve.core.io.AtomicFile;
+import dev.halve.core.io.Json;
 import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
+import tools.jackson.core.JacksonException;
 
 /** The pages that a run leaves behind. */
 public final class Report {
@@ -10,23 +16,47 @@ public final class Report {
    * Writes {@code results.json}, {@code loss.csv}, {@code loss.png} and {@code report.html}, each
    * all or nothing.
    *
-   * @throws dev.halve.core.HalveException if the folder cannot be written to
+   * @return why {@code loss.png} could not be drawn, where the machine has no fonts to draw it with
+   * @throws HalveException if the folder cannot be written to
    */
-  public static void write(Path folder, Results results) {
-    throw new UnsupportedOperationException("being written");
+  public static Optional<String> write(Path folder, Results results) {
+    Json.write(folder.resolve("results.json"), results);
+    AtomicFile.write(folder.resolve("loss.csv"), LossChart.csv(results.loss()));
+    AtomicFile.write(folder.resolve("report.html"), HtmlPage.of(results));
+    return writePicture(folder.resolve("loss.png"), results.loss());
+  }
+
+  private static Optional<String> writePicture(Path file, List<LossCurve> curves) {
+    byte[] png;
+    try {
+      png = LossChart.png(curves);
+    } catch (RuntimeException | InternalError | LinkageError noFonts) {
+      // The JDK draws text with the system's fontconfig, which a bare container lacks.
+      return Optional.of(
+          "%s is not drawn, since Java finds no fonts (%s); install fontconfig and a font. report.html has the curves"
+              .formatted(file, noFonts.getMessage()));
+    }
+    AtomicFile.write(file, png);
+    return Optional.empty();
   }
 
   /**
-   * Reads what {@link #write} wrote.
+   * Reads the {@code results.json} that {@link #write} wrote.
    *
-   * @throws dev.halve.core.HalveException if there is no {@code results.json}, or it is not one
+   * @throws HalveException if it is not there, or not one
    */
   public static Results read(Path folder) {
-    throw new UnsupportedOperationException("being written");
+    Path file = folder.resolve("results.json");
+    try {
+      return Json.MAPPER.treeToValue(Json.read(file), Results.class);
+    } catch (JacksonException other) {
+      throw new HalveException(
+          file + ": not the results of a tutorial run: " + Json.describe(other), other);
+    }
   }
 
   /** The tutorial's table, several lines of text no wider than 80 columns. */
   public static String table(Results results) {
-    throw new UnsupportedOperationException("being written");
+    return MeasureTable.text(results);
   }
 }

@@ -2,7 +2,6 @@ package dev.halve.report;
 
 import java.util.List;
 import java.util.Map;
-import java.util.SequencedMap;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
 import tools.jackson.databind.annotation.JsonNaming;
 
@@ -46,5 +45,5 @@ public record Results(
     List<String> leftDense,
     List<LossCurve> loss,
     List<Example> examples,
-    SequencedMap<String, Double> seconds,
+    Map<String, Double> seconds,
     Map<String, Object> settings) {}

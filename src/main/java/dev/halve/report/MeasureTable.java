@@ -1,0 +1,115 @@
+package dev.halve.report;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.stream.Stream;
+
+/**
+ * The tutorial's table: what dense and 2:4 come to, and how they differ. Scores by their
+ * difference, times by the speed-up, sizes by the share that is left.
+ */
+final class MeasureTable {
+  /**
+   * @param group rows of one kind belong together
+   * @param better whether 2:4 gains by the measure; null where neither can be said
+   */
+  record Row(
+      String group, String metric, String dense, String sparse, String change, Boolean better) {}
+
+  private MeasureTable() {}
+
+  static List<Row> rows(Results results) {
+    List<Row> rows = new ArrayList<>();
+    rows.add(score("Exact match", results.dense().exactMatch(), results.sparse().exactMatch()));
+    rows.add(score("F1", results.dense().f1(), results.sparse().f1()));
+    for (LatencyRow dense : results.latency()) {
+      if (dense.weights().equals("dense")) {
+        sparseTwins(results, dense).map(sparse -> time(dense, sparse)).forEach(rows::add);
+      }
+    }
+    ModelSize size = results.size();
+    rows.add(size("Model file", size.denseFile(), size.sparseFile()));
+    rows.add(size("Linear weights, file", size.denseLinear(), size.sparseLinear()));
+    rows.add(size("Linear weights, memory", size.denseMemory(), size.sparseMemory()));
+    return rows;
+  }
+
+  private static Stream<LatencyRow> sparseTwins(Results results, LatencyRow dense) {
+    return results.latency().stream()
+        .filter(row ->
+            !row.weights().equals("dense")
+                && row.engine().equals(dense.engine())
+                && row.mode().equals(dense.mode())
+                && row.batch() == dense.batch()
+                && row.seq() == dense.seq());
+  }
+
+  private static Row score(String metric, double dense, double sparse) {
+    return new Row(
+        "Scores",
+        metric,
+        Numbers.score(dense),
+        Numbers.score(sparse),
+        Numbers.signed(sparse - dense),
+        sparse >= dense);
+  }
+
+  private static Row time(LatencyRow dense, LatencyRow sparse) {
+    double speedup = dense.msP50() / sparse.msP50();
+    return new Row(
+        "Time of a forward pass",
+        "Batch %d × %d, %s".formatted(dense.batch(), dense.seq(), dense.mode()),
+        Numbers.milliseconds(dense.msP50()),
+        Numbers.milliseconds(sparse.msP50()),
+        Numbers.times(speedup),
+        speedup >= 1);
+  }
+
+  private static Row size(String metric, long dense, long sparse) {
+    return new Row(
+        "Size",
+        metric,
+        Numbers.bytes(dense),
+        Numbers.bytes(sparse),
+        Numbers.times((double) sparse / dense),
+        sparse <= dense);
+  }
+
+  /** The table as text, with what it is about above it. */
+  static String text(Results results) {
+    StringBuilder text = new StringBuilder();
+    text.append(results.model()).append(", ").append(results.data()).append(" questions (");
+    text.append(Numbers.count(results.evalQuestions())).append(" asked), ");
+    text.append(results.device()).append('\n');
+    String group = "";
+    for (Row row : rows(results)) {
+      if (!row.group().equals(group)) {
+        group = row.group();
+        String change =
+            switch (group) {
+              case "Scores" -> "difference";
+              case "Size" -> "left";
+              default -> "speed-up";
+            };
+        text.append('\n').append(line(group, "dense", "2:4", change));
+        text.append("-".repeat(72)).append('\n');
+      }
+      text.append(line(row.metric(), row.dense(), row.sparse(), row.change()));
+    }
+    text.append('\n');
+    text.append(
+        "Exact match and F1 by stage: dense %s / %s, pruned %s / %s, retrained %s / %s\n"
+            .formatted(
+                Numbers.score(results.dense().exactMatch()),
+                Numbers.score(results.dense().f1()),
+                Numbers.score(results.pruned().exactMatch()),
+                Numbers.score(results.pruned().f1()),
+                Numbers.score(results.retrained().exactMatch()),
+                Numbers.score(results.retrained().f1())));
+    return text.toString();
+  }
+
+  private static String line(String metric, String dense, String sparse, String change) {
+    return "%-30s%14s%14s%14s%n".formatted(metric, dense, sparse, change).replace("\r\n", "\n");
+  }
+}
