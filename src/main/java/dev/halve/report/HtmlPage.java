@@ -178,6 +178,8 @@ final class HtmlPage {
 
   private void layers() {
     page.append("<section>\n<h2>Sparsity by layer</h2>\n");
+    page.append("<p class=\"legend\">Share of zeros in every encoder weight: ");
+    page.append(Numbers.score(100 * overallSparsity())).append("% over all.</p>\n");
     Map<String, Map<String, LayerSparsity>> byLayer = new LinkedHashMap<>();
     List<String> modules =
         results.layers().stream().map(layer -> place(layer.name())[1]).distinct().toList();
@@ -201,6 +203,13 @@ final class HtmlPage {
     page.append("</section>\n");
   }
 
+  private double overallSparsity() {
+    double elements = results.layers().stream().mapToDouble(w -> w.out() * w.in()).sum();
+    double zeros =
+        results.layers().stream().mapToDouble(w -> w.out() * w.in() * w.sparsity()).sum();
+    return elements == 0 ? 0 : zeros / elements;
+  }
+
   private void cell(LayerSparsity layer) {
     if (layer == null) {
       page.append("<td></td>");
@@ -208,16 +217,16 @@ final class HtmlPage {
     }
     String share = Numbers.score(100 * layer.sparsity());
     page.append(
-        "<td class=\"pattern\" style=\"--share:%s%%\" title=\"%s [%d, %d], %s to %s\"><b>%s</b><small>%s%%</small></td>"
+        "<td class=\"pattern\" style=\"--share:%s%%\" title=\"%s [%d, %d]: %s%% zeros, %s to %s\"><b>%s</b><i></i></td>"
             .formatted(
                 share,
                 Html.escape(layer.name()),
                 layer.out(),
                 layer.in(),
+                share,
                 Numbers.bytes(layer.denseBytes()),
                 Numbers.bytes(layer.compressedBytes()),
-                Html.escape(layer.pattern()),
-                share));
+                Html.escape(layer.pattern())));
   }
 
   /** A weight's layer and its module within. */

@@ -97,19 +97,20 @@ final class MeasureTable {
       text.append(line(row.metric(), row.dense(), row.sparse(), row.change()));
     }
     text.append('\n');
-    text.append(
-        "Exact match and F1 by stage: dense %s / %s, pruned %s / %s, retrained %s / %s\n"
-            .formatted(
-                Numbers.score(results.dense().exactMatch()),
-                Numbers.score(results.dense().f1()),
-                Numbers.score(results.pruned().exactMatch()),
-                Numbers.score(results.pruned().f1()),
-                Numbers.score(results.retrained().exactMatch()),
-                Numbers.score(results.retrained().f1())));
+    text.append(line("Stage", "exact match", "F1", ""));
+    text.append("-".repeat(72)).append('\n');
+    text.append(stage("Dense", results.dense()));
+    text.append(stage("Pruned, not retrained", results.pruned()));
+    text.append(stage("Retrained under the mask", results.retrained()));
+    text.append(stage("Compressed", results.sparse()));
     return text.toString();
   }
 
+  private static String stage(String name, Score score) {
+    return line(name, Numbers.score(score.exactMatch()), Numbers.score(score.f1()), "");
+  }
+
   private static String line(String metric, String dense, String sparse, String change) {
-    return "%-30s%14s%14s%14s%n".formatted(metric, dense, sparse, change).replace("\r\n", "\n");
+    return "%-30s%14s%14s%14s".formatted(metric, dense, sparse, change).stripTrailing() + "\n";
   }
 }
