@@ -2,6 +2,8 @@ package dev.halve.engine;
 
 import dev.halve.core.DType;
 import dev.halve.core.Tensor;
+import dev.halve.core.sparse.SparsityPattern;
+import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -15,7 +17,7 @@ public final class BertForQuestionAnswering implements AutoCloseable {
   private final Linear qaOutputs;
   private Pool trainingPool;
 
-  /** A model of zeros; a loader makes filled ones. */
+  /** A model of zeros; {@link PretrainedModel} makes filled ones. */
   BertForQuestionAnswering(Device device, BertConfig config) {
     this.bert = new BertModel(device, config, "bert.");
     this.headPool = device.openPool();
@@ -100,16 +102,22 @@ public final class BertForQuestionAnswering implements AutoCloseable {
   }
 
   /**
-   * Compresses every encoder weight that is 2:4, and frees its dense form. Returns the names of
-   * those that are not.
+   * Compresses every encoder weight that is 2:4, and frees its dense form.
+   *
+   * @return the names of the layers that are left as they are, for their weights are not 2:4
    */
   public List<String> toSparseSemiStructured() {
     List<String> left = new ArrayList<>();
     for (Linear linear : bert.linears()) {
-      if (linear.in() % 4 == 0) {
-        linear.toSparseSemiStructured();
-      } else {
-        left.add(linear.name());
+      if (linear.weight() instanceof Weight.Compressed) {
+        continue;
+      }
+      try (Arena arena = Arena.ofConfined()) {
+        if (SparsityPattern.of(linear.weight(arena)).semiStructured()) {
+          linear.toSparseSemiStructured();
+        } else {
+          left.add(linear.name());
+        }
       }
     }
     return left;

@@ -9,7 +9,7 @@ import java.util.function.Consumer;
  * A BERT encoder (Devlin et al., 2019) without pooler: token ids in, last hidden states {@code
  * [tokens, hidden]} out.
  *
- * <p>The model owns its memory on the device. A new one is all zeros: a loader fills
+ * <p>The model owns its memory on the device. A new one is all zeros: {@link PretrainedModel} fills
  * it.
  */
 public final class BertModel implements AutoCloseable {

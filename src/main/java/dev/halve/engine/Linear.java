@@ -53,6 +53,10 @@ public final class Linear implements Sparsifiable, AutoCloseable {
     return linear;
   }
 
+  Device device() {
+    return device;
+  }
+
   /** The module's name, without {@code .weight}. */
   @Override
   public String name() {
