@@ -18,7 +18,7 @@
 // time. Warps whose queries lie past the row's end only help to load.
 //
 // Compile-time: HEAD (32 or 64). Launch: grid (blocks of 128 queries in the longest row, heads,
-// rows), 128 threads, dynamic shared memory SHARED_BYTES.
+// rows), 128 threads.
 #include "common.cuh"
 
 constexpr int QUERIES = 128;
@@ -27,7 +27,6 @@ constexpr int THREADS = 128;
 constexpr int ROW_CHUNKS = HEAD / 8;  // 16-byte chunks in a row of one head
 constexpr int STAGE = KEYS * HEAD * 2;
 constexpr int STAGES = 2;
-constexpr int SHARED_BYTES = QUERIES * HEAD * 2 + STAGES * 2 * STAGE;
 
 // Byte offset of a 16-byte chunk in a tile of HEAD-wide rows; the exclusive or spreads the eight rows
 // of one ldmatrix over all banks.
@@ -49,7 +48,7 @@ template <int ROWS> DEVICE void load_tile(u32 shared, const element *from, int s
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attention(element *out, const element *qkv, const int *rowOffsets, int hidden,
               float scaleLog2) {
-  extern __shared__ __align__(128) u8 shared[];
+  __shared__ __align__(128) u8 shared[QUERIES * HEAD * 2 + STAGES * 2 * STAGE];
   wait_for_previous_kernel();
   const int head = blockIdx.y, start = rowOffsets[blockIdx.z];
   const int length = rowOffsets[blockIdx.z + 1] - start;

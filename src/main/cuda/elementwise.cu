@@ -2,8 +2,9 @@
 //
 //   gelu         out[i] = x[i] * Phi(x[i]), erf form; in place where out == x
 //   from_float   fp32 -> element, to_float32: element -> fp32
-//   copy_rows    out[r, 0 .. outWidth) = x[r, 0 .. width), zeros past width: rows whose length the
-//                copy engine cannot address are widened on the way in and narrowed on the way out
+//   copy_rows    out[r, 0 .. outWidth) = x[r, 0 .. width), zeros past width, rows so many elements
+//                apart: rows whose length the copy engine cannot address are widened on the way in
+//                and narrowed on the way out
 //
 // Bytes: gelu 4 per element, conversions 6; FLOPs: about 25 for erf. Memory is the floor: GELU of
 // 98,304 x 3,072 at 3 TB/s takes 0.40 ms, which is why the sparse GEMM carries it in its epilogue.
@@ -51,12 +52,13 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    copy_rows(element *out, const element *x, u64 rows, int outWidth, int width) {
+    copy_rows(element *out, int outPitch, int outWidth, const element *x, int xPitch, int width,
+              u64 rows) {
   wait_for_previous_kernel();
   let_next_kernel_start();
   for (u64 i = first(); i < rows * outWidth; i += stride()) {
     const u64 row = i / outWidth;
     const int column = (int)(i - row * outWidth);
-    out[i] = column < width ? x[row * width + column] : (element)0;
+    out[row * outPitch + column] = column < width ? x[row * xPitch + column] : (element)0;
   }
 }

@@ -4,6 +4,7 @@
 //   layer_norm             out[t] = norm(x[t])                                     [tokens, HIDDEN]
 //   residual_layer_norm    out[t] = norm(x[t] + residual[t])
 //   embeddings_layer_norm  out[t] = norm(word[ids[t]] + position[positions[t]] + type[types[t]])
+//   embeddings             the same without the norm
 //   norm(v) = (v - mean(v)) / sqrt(var(v) + epsilon) * weight + bias, statistics in fp32, the
 //   variance around the mean (two passes over registers, none over memory).
 //
@@ -67,18 +68,18 @@ DEVICE void add_share(Share &share, const element *row) {
   }
 }
 
-// The weight and the bias of the norm, fp32.
+// The weight and the bias of the norm.
 struct Affine {
   Share weight, bias;
 
-  DEVICE_MEMBER Affine(const float *weights, const float *biases) {
+  DEVICE_MEMBER Affine(const element *weights, const element *biases) {
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
 #pragma unroll
       for (int i = 0; i < 8; i++) {
         const int h = 8 * (threadIdx.x % LANES + LANES * c) + i;
-        weight.chunk[c].value[i] = h < HIDDEN ? weights[h] : 0.0f;
-        bias.chunk[c].value[i] = h < HIDDEN ? biases[h] : 0.0f;
+        weight.chunk[c].value[i] = h < HIDDEN ? to_float(weights[h]) : 0.0f;
+        bias.chunk[c].value[i] = h < HIDDEN ? to_float(biases[h]) : 0.0f;
       }
     }
   }
@@ -120,7 +121,7 @@ DEVICE int first_token() { return blockIdx.x * WARPS + threadIdx.x / LANES; }
 DEVICE int token_stride() { return gridDim.x * WARPS; }
 
 extern "C" __global__ void __launch_bounds__(128)
-    layer_norm(element *out, const element *x, const float *weight, const float *bias,
+    layer_norm(element *out, const element *x, const element *weight, const element *bias,
                float epsilon, int tokens) {
   const Affine affine(weight, bias);  // not written by any kernel, so it need not wait
   wait_for_previous_kernel();
@@ -134,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(128)
 
 extern "C" __global__ void __launch_bounds__(128)
     residual_layer_norm(element *out, const element *x, const element *residual,
-                        const float *weight, const float *bias, float epsilon, int tokens) {
+                        const element *weight, const element *bias, float epsilon, int tokens) {
   const Affine affine(weight, bias);
   wait_for_previous_kernel();
   let_next_kernel_start();
@@ -149,7 +150,7 @@ extern "C" __global__ void __launch_bounds__(128)
 extern "C" __global__ void __launch_bounds__(128)
     embeddings_layer_norm(element *out, const int *ids, const int *positions, const int *types,
                           const element *word, const element *position, const element *type,
-                          const float *weight, const float *bias, float epsilon, int tokens) {
+                          const element *weight, const element *bias, float epsilon, int tokens) {
   const Affine affine(weight, bias);
   wait_for_previous_kernel();
   let_next_kernel_start();
@@ -159,5 +160,22 @@ extern "C" __global__ void __launch_bounds__(128)
     add_share(share, position + (u64)positions[token] * HIDDEN);
     add_share(share, type + (u64)types[token] * HIDDEN);
     normalize_and_store(out + (u64)token * HIDDEN, share, affine, epsilon);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+    embeddings(element *out, const int *ids, const int *positions, const int *types,
+               const element *word, const element *position, const element *type, int tokens) {
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  for (int token = first_token(); token < tokens; token += token_stride()) {
+    Share share;
+    load_share(share, word + (u64)ids[token] * HIDDEN);
+    add_share(share, position + (u64)positions[token] * HIDDEN);
+    add_share(share, type + (u64)types[token] * HIDDEN);
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+      store_chunk(out + (u64)token * HIDDEN, 8 * (threadIdx.x % LANES + LANES * c), share.chunk[c]);
+    }
   }
 }

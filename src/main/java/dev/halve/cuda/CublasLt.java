@@ -1,0 +1,279 @@
+package dev.halve.cuda;
+
+import static java.lang.foreign.ValueLayout.JAVA_BYTE;
+import static java.lang.foreign.ValueLayout.JAVA_FLOAT;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+import static java.lang.foreign.ValueLayout.JAVA_LONG;
+
+import dev.halve.core.HalveException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.invoke.MethodHandle;
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * cuBLASLt, where a CUDA toolkit is installed: products {@code y = x · weightᵀ + bias (+ residual)}
+ * with 16-bit operands and fp32 accumulation. Names and constants are those of the cuBLAS
+ * reference. cuBLASLt counts columns first, so {@code yᵀ = weight · xᵀ} is what it is asked for.
+ */
+final class CublasLt implements AutoCloseable {
+  private static final NativeLibrary LIBRARY =
+      NativeLibrary.open(
+          List.of(
+              "libcublasLt.so.13",
+              "libcublasLt.so.12",
+              "libcublasLt.so",
+              "cublasLt64_13.dll",
+              "cublasLt64_12.dll"));
+
+  private static final MethodHandle CREATE = LIBRARY.function("cublasLtCreate", "J");
+  private static final MethodHandle DESTROY = LIBRARY.function("cublasLtDestroy", "J");
+  private static final MethodHandle DESC_CREATE =
+      LIBRARY.function("cublasLtMatmulDescCreate", "JII");
+  private static final MethodHandle DESC_SET =
+      LIBRARY.function("cublasLtMatmulDescSetAttribute", "JIJJ");
+  private static final MethodHandle DESC_DESTROY =
+      LIBRARY.function("cublasLtMatmulDescDestroy", "J");
+  private static final MethodHandle LAYOUT_CREATE =
+      LIBRARY.function("cublasLtMatrixLayoutCreate", "JIJJJ");
+  private static final MethodHandle LAYOUT_DESTROY =
+      LIBRARY.function("cublasLtMatrixLayoutDestroy", "J");
+  private static final MethodHandle PREFERENCE_CREATE =
+      LIBRARY.function("cublasLtMatmulPreferenceCreate", "J");
+  private static final MethodHandle PREFERENCE_SET =
+      LIBRARY.function("cublasLtMatmulPreferenceSetAttribute", "JIJJ");
+  private static final MethodHandle PREFERENCE_DESTROY =
+      LIBRARY.function("cublasLtMatmulPreferenceDestroy", "J");
+  private static final MethodHandle HEURISTIC =
+      LIBRARY.function("cublasLtMatmulAlgoGetHeuristic", "JJJJJJJIJJ");
+  private static final MethodHandle MATMUL =
+      LIBRARY.function("cublasLtMatmul", "JJJJJJJJJJJJJJJJ");
+
+  private static final int COMPUTE_32F = 68;
+  private static final int TYPE_32F = 0;
+  private static final int TYPE_16F = 2;
+  private static final int TYPE_16BF = 14;
+  private static final int DESC_TRANSA = 3;
+  private static final int DESC_EPILOGUE = 7;
+  private static final int DESC_BIAS_POINTER = 8;
+  private static final int EPILOGUE_BIAS = 4;
+  private static final int MAX_WORKSPACE_BYTES = 1;
+
+  /** A heuristic's result: an opaque algorithm of 64 bytes, its workspace, a status, padding. */
+  private static final int RESULT_BYTES = 96;
+
+  static final int ALGORITHM_BYTES = 64;
+
+  /** What NVIDIA recommends on Hopper. */
+  static final long WORKSPACE_BYTES = 32L << 20;
+
+  private final long handle;
+  private final int type;
+
+  CublasLt(boolean bfloat16) {
+    type = bfloat16 ? TYPE_16BF : TYPE_16F;
+    handle = create("cublasLtCreate", out -> (int) CREATE.invokeExact(out));
+    OpenResources.opened();
+  }
+
+  static boolean present() {
+    return LIBRARY.present();
+  }
+
+  static String path() {
+    return LIBRARY.path();
+  }
+
+  /**
+   * A product of fixed extents: what to compute, without the operands.
+   *
+   * @param pitch elements from one row of y to the next
+   */
+  record Extents(int tokens, int out, int in, int pitch, boolean residual) {}
+
+  /** A product's descriptors. */
+  final class Product implements AutoCloseable {
+    private final long description;
+    private final long weightLayout;
+    private final long xLayout;
+    private final long yLayout;
+    private final Arena arena = Arena.ofShared();
+    private final MemorySegment scalars;
+    private final MemorySegment attribute;
+
+    Product(Extents extents) {
+      scalars = arena.allocateFrom(JAVA_FLOAT, 1.0f, extents.residual() ? 1.0f : 0.0f);
+      attribute = arena.allocate(JAVA_LONG);
+      description =
+          create(
+              "cublasLtMatmulDescCreate",
+              out -> (int) DESC_CREATE.invokeExact(out, COMPUTE_32F, TYPE_32F));
+      OpenResources.opened();
+      setInt(DESC_TRANSA, 1);
+      setInt(DESC_EPILOGUE, EPILOGUE_BIAS);
+      weightLayout = layout(extents.in(), extents.out(), extents.in());
+      xLayout = layout(extents.in(), extents.tokens(), extents.in());
+      yLayout = layout(extents.out(), extents.tokens(), extents.pitch());
+    }
+
+    private long layout(long rows, long columns, long leading) {
+      return create(
+          "cublasLtMatrixLayoutCreate",
+          out -> (int) LAYOUT_CREATE.invokeExact(out, type, rows, columns, leading));
+    }
+
+    private void setInt(int id, int value) {
+      attribute.set(JAVA_INT, 0, value);
+      check(
+          "cublasLtMatmulDescSetAttribute",
+          () -> (int) DESC_SET.invokeExact(description, id, attribute.address(), 4L));
+    }
+
+    /** Up to so many algorithms that can compute it, the library's favourite first. */
+    List<byte[]> algorithms(int most) {
+      long preference =
+          create(
+              "cublasLtMatmulPreferenceCreate", out -> (int) PREFERENCE_CREATE.invokeExact(out));
+      try (Arena scratch = Arena.ofConfined()) {
+        MemorySegment limit = scratch.allocateFrom(JAVA_LONG, WORKSPACE_BYTES);
+        check(
+            "cublasLtMatmulPreferenceSetAttribute",
+            () ->
+                (int)
+                    PREFERENCE_SET.invokeExact(
+                        preference, MAX_WORKSPACE_BYTES, limit.address(), 8L));
+        MemorySegment results = scratch.allocate((long) most * RESULT_BYTES, 8);
+        MemorySegment count = scratch.allocate(JAVA_INT);
+        check(
+            "cublasLtMatmulAlgoGetHeuristic",
+            () ->
+                (int)
+                    HEURISTIC.invokeExact(
+                        handle,
+                        description,
+                        weightLayout,
+                        xLayout,
+                        yLayout,
+                        yLayout,
+                        preference,
+                        most,
+                        results.address(),
+                        count.address()));
+        List<byte[]> algorithms = new ArrayList<>();
+        for (int i = 0; i < count.get(JAVA_INT, 0); i++) {
+          MemorySegment result = results.asSlice((long) i * RESULT_BYTES, RESULT_BYTES);
+          boolean usable = result.get(JAVA_INT, ALGORITHM_BYTES + 8) == 0;
+          if (usable) {
+            algorithms.add(result.asSlice(0, ALGORITHM_BYTES).toArray(JAVA_BYTE));
+          }
+        }
+        return algorithms;
+      } finally {
+        check(
+            "cublasLtMatmulPreferenceDestroy",
+            () -> (int) PREFERENCE_DESTROY.invokeExact(preference));
+      }
+    }
+
+    /**
+     * Queues the product on the stream.
+     *
+     * @param residual added where the extents say so; ignored otherwise
+     * @return a nonzero status where the algorithm cannot compute it
+     */
+    int launch(
+        MemorySegment algorithm,
+        long weight,
+        long x,
+        long bias,
+        long residual,
+        long y,
+        long workspace,
+        long stream) {
+      attribute.set(JAVA_LONG, 0, bias);
+      check(
+          "cublasLtMatmulDescSetAttribute",
+          () ->
+              (int) DESC_SET.invokeExact(description, DESC_BIAS_POINTER, attribute.address(), 8L));
+      try {
+        return (int)
+            MATMUL.invokeExact(
+                handle,
+                description,
+                scalars.address(),
+                weight,
+                weightLayout,
+                x,
+                xLayout,
+                scalars.address() + Float.BYTES,
+                residual == 0 ? y : residual,
+                yLayout,
+                y,
+                yLayout,
+                algorithm.address(),
+                workspace,
+                WORKSPACE_BYTES,
+                stream);
+      } catch (Throwable thrown) {
+        throw unexpected(thrown);
+      }
+    }
+
+    @Override
+    public void close() {
+      for (long layout : new long[] {weightLayout, xLayout, yLayout}) {
+        check("cublasLtMatrixLayoutDestroy", () -> (int) LAYOUT_DESTROY.invokeExact(layout));
+      }
+      check("cublasLtMatmulDescDestroy", () -> (int) DESC_DESTROY.invokeExact(description));
+      OpenResources.closed();
+      arena.close();
+    }
+  }
+
+  @Override
+  public void close() {
+    check("cublasLtDestroy", () -> (int) DESTROY.invokeExact(handle));
+    OpenResources.closed();
+  }
+
+  private interface Call {
+    int status() throws Throwable;
+  }
+
+  private interface OutCall {
+    int status(long out) throws Throwable;
+  }
+
+  static void check(String name, int status) {
+    if (status != 0) {
+      throw new HalveException(
+          "%s failed with cuBLAS status %d; check that cuBLASLt and the driver fit each other"
+              .formatted(name, status));
+    }
+  }
+
+  private static void check(String name, Call call) {
+    try {
+      check(name, call.status());
+    } catch (Throwable thrown) {
+      throw unexpected(thrown);
+    }
+  }
+
+  private static long create(String name, OutCall call) {
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment out = arena.allocate(JAVA_LONG);
+      check(name, () -> call.status(out.address()));
+      return out.get(JAVA_LONG, 0);
+    }
+  }
+
+  private static RuntimeException unexpected(Throwable thrown) {
+    return switch (thrown) {
+      case RuntimeException exception -> exception;
+      case Error error -> throw error;
+      default -> new IllegalStateException(thrown);
+    };
+  }
+}

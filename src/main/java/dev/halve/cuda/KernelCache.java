@@ -1,0 +1,125 @@
+package dev.halve.cuda;
+
+import dev.halve.core.HalveException;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.AtomicMoveNotSupportedException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+import java.util.Arrays;
+import java.util.HexFormat;
+import java.util.Optional;
+
+/**
+ * Small files on disk under the hash of all that determines their content. An entry carries its own
+ * checksum: one that was cut short or changed counts as absent and is written again. Several
+ * processes may share a folder, since entries appear whole under their name.
+ */
+final class KernelCache {
+  private static final int CHECKSUM_BYTES = 32;
+
+  private final Path folder;
+
+  KernelCache(Path folder) {
+    this.folder = folder;
+  }
+
+  /**
+   * The user's cache: {@code HALVE_CACHE} if set, else {@code halve} in the system's folder for
+   * caches.
+   */
+  static KernelCache ofUser() {
+    String chosen = System.getenv("HALVE_CACHE");
+    String xdg = System.getenv("XDG_CACHE_HOME");
+    Path folder =
+        chosen != null
+            ? Path.of(chosen)
+            : xdg != null
+                ? Path.of(xdg, "halve")
+                : Path.of(System.getProperty("user.home"), ".cache", "halve");
+    return new KernelCache(folder.resolve("cuda"));
+  }
+
+  /** The name under which the content that these parts determine is kept. */
+  static String key(String... parts) {
+    MessageDigest digest = sha256();
+    for (String part : parts) {
+      byte[] bytes = part.getBytes(StandardCharsets.UTF_8);
+      // With its length, so that moving text from one part to the next is another key.
+      digest.update(ByteBuffer.allocate(Integer.BYTES).putInt(bytes.length).array());
+      digest.update(bytes);
+    }
+    return HexFormat.of().formatHex(digest.digest());
+  }
+
+  /** The entry's content; empty where there is none, or none that is whole. */
+  Optional<byte[]> read(String key) {
+    byte[] file;
+    try {
+      file = Files.readAllBytes(folder.resolve(key));
+    } catch (NoSuchFileException absent) {
+      return Optional.empty();
+    } catch (IOException unreadable) {
+      return Optional.empty();
+    }
+    int length = file.length - CHECKSUM_BYTES;
+    if (length < 0) {
+      return Optional.empty();
+    }
+    byte[] content = Arrays.copyOf(file, length);
+    byte[] checksum = Arrays.copyOfRange(file, length, file.length);
+    return MessageDigest.isEqual(checksum, sha256().digest(content))
+        ? Optional.of(content)
+        : Optional.empty();
+  }
+
+  /** Writes an entry whole, or throws and leaves nothing. */
+  void write(String key, byte[] content) {
+    try {
+      Files.createDirectories(folder);
+      Path temporary = Files.createTempFile(folder, "new", ".tmp");
+      try {
+        try (FileChannel channel = FileChannel.open(temporary, StandardOpenOption.WRITE)) {
+          for (byte[] part : new byte[][] {content, sha256().digest(content)}) {
+            ByteBuffer buffer = ByteBuffer.wrap(part);
+            while (buffer.hasRemaining()) {
+              channel.write(buffer);
+            }
+          }
+          channel.force(true);
+        }
+        move(temporary, folder.resolve(key));
+      } finally {
+        Files.deleteIfExists(temporary);
+      }
+    } catch (IOException failed) {
+      throw new HalveException(
+          "cannot write the kernel cache %s: %s; set HALVE_CACHE to a folder that can be written"
+              .formatted(folder, failed.getMessage()),
+          failed);
+    }
+  }
+
+  private static void move(Path from, Path to) throws IOException {
+    try {
+      Files.move(from, to, StandardCopyOption.ATOMIC_MOVE);
+    } catch (AtomicMoveNotSupportedException notHere) {
+      Files.move(from, to, StandardCopyOption.REPLACE_EXISTING);
+    }
+  }
+
+  private static MessageDigest sha256() {
+    try {
+      return MessageDigest.getInstance("SHA-256");
+    } catch (NoSuchAlgorithmException impossible) {
+      throw new IllegalStateException(impossible);
+    }
+  }
+}
