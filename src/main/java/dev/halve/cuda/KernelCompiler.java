@@ -55,6 +55,12 @@ record KernelCompiler(KernelCache cache, String architecture, String salt) {
             });
   }
 
+  /** Changes whenever the source or one of its headers does. */
+  String sourceHash(String name) {
+    String source = source(name);
+    return KernelCache.key(source, headers(source).toString());
+  }
+
   private List<String> options(Map<String, String> definitions) {
     List<String> options = new ArrayList<>();
     options.add("--gpu-architecture=" + architecture);

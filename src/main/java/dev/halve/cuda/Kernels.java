@@ -3,6 +3,7 @@ package dev.halve.cuda;
 import dev.halve.core.DType;
 import dev.halve.cuda.KernelLaunch.Kernel;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 
@@ -62,12 +63,30 @@ final class Kernels implements AutoCloseable {
     return get(source, entry, definitions, threads, 0);
   }
 
-  private long load(String source, Map<String, String> definitions) {
+  /** A source under some definitions. */
+  record Source(String name, Map<String, String> definitions) {}
+
+  /** Fills the cache by several compilations at once; each may take seconds. */
+  void compileTogether(List<Source> sources) {
+    sources.parallelStream()
+        .forEach(source -> compiler.compile(source.name(), complete(source.definitions())));
+  }
+
+  /** Changes whenever the source or one of its headers does. */
+  String sourceHash(String source) {
+    return compiler.sourceHash(source);
+  }
+
+  private Map<String, String> complete(Map<String, String> definitions) {
     Map<String, String> all = new HashMap<>(definitions);
     if (dtype == DType.BF16) {
       all.put("HALVE_BF16", "1");
     }
-    long module = CudaDriver.loadModule(compiler.compile(source, all));
+    return all;
+  }
+
+  private long load(String source, Map<String, String> definitions) {
+    long module = CudaDriver.loadModule(compiler.compile(source, complete(definitions)));
     OpenResources.opened();
     return module;
   }

@@ -1,0 +1,186 @@
+package dev.halve.cuda;
+
+import dev.halve.cuda.KernelLaunch.Kernel;
+import java.util.Map;
+
+/**
+ * The kernels beside the products, each one launch. Arguments are device addresses; {@code 0} stands
+ * for an operand that is not there. What each computes is said in its source.
+ */
+final class Operations {
+  private static final int QUERIES = 128;
+
+  private final Kernels kernels;
+  private final KernelLaunch launch;
+  private final GpuProperties gpu;
+  private boolean overlap;
+
+  Operations(Kernels kernels, KernelLaunch launch, GpuProperties gpu) {
+    this.kernels = kernels;
+    this.launch = launch;
+    this.gpu = gpu;
+  }
+
+  /**
+   * Whether the kernels queued from now on may start before their predecessor has ended. Only where
+   * every weight was in place long before: kernels read weights before they wait.
+   */
+  void overlap(boolean allowed) {
+    overlap = allowed && gpu.major() >= 9;
+  }
+
+  boolean overlaps() {
+    return overlap;
+  }
+
+  void embeddings(
+      long out, Ids ids, long word, long position, long type, int tokens, int hidden) {
+    Kernel kernel = hiddenKernel("layer_norm.cu", "embeddings", hidden);
+    perToken(kernel, tokens)
+        .with(out)
+        .with(ids.tokenIds)
+        .with(ids.positions)
+        .with(ids.typeIds)
+        .with(word)
+        .with(position)
+        .with(type)
+        .with(tokens)
+        .launch();
+  }
+
+  /** Addresses of I32 {@code [tokens]} each. */
+  record Ids(long tokenIds, long positions, long typeIds) {}
+
+  /** Addresses of {@code [hidden]} each. */
+  record Norm(long weight, long bias, float epsilon) {}
+
+  void embeddingsLayerNorm(
+      long out, Ids ids, long word, long position, long type, Norm norm, int tokens, int hidden) {
+    Kernel kernel = hiddenKernel("layer_norm.cu", "embeddings_layer_norm", hidden);
+    launch
+        // It follows a copy, which programmatic launches do not wait for.
+        .of(kernel, Math.min(kernel.blocks(), Math.ceilDiv(tokens, 4)), 1, 1, kernel.threads(), 0)
+        .with(out)
+        .with(ids.tokenIds)
+        .with(ids.positions)
+        .with(ids.typeIds)
+        .with(word)
+        .with(position)
+        .with(type)
+        .with(norm.weight)
+        .with(norm.bias)
+        .with(norm.epsilon)
+        .with(tokens)
+        .launch();
+  }
+
+  void layerNorm(long out, long x, long residual, Norm norm, int tokens, int hidden) {
+    Kernel kernel =
+        hiddenKernel("layer_norm.cu", residual == 0 ? "layer_norm" : "residual_layer_norm", hidden);
+    perToken(kernel, tokens).with(out).with(x);
+    if (residual != 0) {
+      launch.with(residual);
+    }
+    launch.with(norm.weight).with(norm.bias).with(norm.epsilon).with(tokens).launch();
+  }
+
+  /** The head sizes that {@link #attention} has kernels for. */
+  static boolean hasAttention(int headSize) {
+    return headSize == 32 || headSize == 64;
+  }
+
+  void attention(
+      long out, long qkv, long rowOffsets, int rows, int longestRow, int heads, int headSize) {
+    float scaleLog2 = (float) (1 / Math.sqrt(headSize) / Math.log(2));
+    Kernel kernel =
+        kernels.get(
+            "attention.cu", "attention", Map.of("HEAD", String.valueOf(headSize)), QUERIES);
+    launch
+        .of(kernel, Math.ceilDiv(longestRow, QUERIES), heads, rows, kernel.threads(), 0)
+        .overlapping(overlap)
+        .with(out)
+        .with(qkv)
+        .with(rowOffsets)
+        .with(heads * headSize)
+        .with(scaleLog2)
+        .launch();
+  }
+
+  /** The most outputs that {@link #head} keeps in registers. */
+  static final int HEAD_OUTPUTS = 16;
+
+  /**
+   * A product with few outputs.
+   *
+   * @param elementLogits whether logits are 16-bit elements, else fp32
+   * @param pitch elements from one row of logits to the next
+   */
+  void head(
+      long logits,
+      boolean elementLogits,
+      int pitch,
+      long x,
+      long weight,
+      long bias,
+      int tokens,
+      int hidden,
+      int outputs) {
+    Kernel kernel =
+        kernels.get(
+            "qa_head.cu",
+            "qa_head",
+            Map.of(
+                "HIDDEN", String.valueOf(hidden),
+                "OUTPUTS", String.valueOf(outputs),
+                "ELEMENT_LOGITS", elementLogits ? "1" : "0"),
+            128);
+    perToken(kernel, tokens)
+        .with(logits)
+        .with(x)
+        .with(weight)
+        .with(bias)
+        .with(tokens)
+        .with(pitch)
+        .launch();
+  }
+
+  void gelu(long out, long x, long count) {
+    elementwise("gelu", count / 8).with(out).with(x).with(count).launch();
+  }
+
+  void fromFloat(long out, long x, long count) {
+    elementwise("from_float", count / 4).with(out).with(x).with(count).launch();
+  }
+
+  void toFloat(long out, long x, long count) {
+    elementwise("to_float32", count / 4).with(out).with(x).with(count).launch();
+  }
+
+  /** Rows of {@code width} elements, widened to {@code outWidth} with zeros. */
+  void copyRows(long out, int outPitch, int outWidth, long x, int xPitch, int width, long rows) {
+    elementwise("copy_rows", rows * outWidth)
+        .with(out)
+        .with(outPitch)
+        .with(outWidth)
+        .with(x)
+        .with(xPitch)
+        .with(width)
+        .with(rows)
+        .launch();
+  }
+
+  private KernelLaunch elementwise(String entry, long threads) {
+    Kernel kernel = kernels.get("elementwise.cu", entry, Map.of(), 256);
+    long blocks = Math.clamp(Math.ceilDiv(threads, 256L), 1, kernel.blocks());
+    return launch.of(kernel, blocks, 1, 1, kernel.threads(), 0).overlapping(overlap);
+  }
+
+  private Kernel hiddenKernel(String source, String entry, int hidden) {
+    return kernels.get(source, entry, Map.of("HIDDEN", String.valueOf(hidden)), 128);
+  }
+
+  private KernelLaunch perToken(Kernel kernel, int tokens) {
+    int blocks = Math.min(kernel.blocks(), Math.ceilDiv(tokens, 4));
+    return launch.of(kernel, blocks, 1, 1, kernel.threads(), 0).overlapping(overlap);
+  }
+}
