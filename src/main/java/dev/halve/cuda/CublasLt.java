@@ -47,8 +47,7 @@ final class CublasLt implements AutoCloseable {
       LIBRARY.function("cublasLtMatmulPreferenceDestroy", "J");
   private static final MethodHandle HEURISTIC =
       LIBRARY.function("cublasLtMatmulAlgoGetHeuristic", "JJJJJJJIJJ");
-  private static final MethodHandle MATMUL =
-      LIBRARY.function("cublasLtMatmul", "JJJJJJJJJJJJJJJJ");
+  private static final MethodHandle MATMUL = LIBRARY.function("cublasLtMatmul", "JJJJJJJJJJJJJJJJ");
 
   private static final int COMPUTE_32F = 68;
   private static final int TYPE_32F = 0;
@@ -63,7 +62,7 @@ final class CublasLt implements AutoCloseable {
   /** A heuristic's result: an opaque algorithm of 64 bytes, its workspace, a status, padding. */
   private static final int RESULT_BYTES = 96;
 
-  static final int ALGORITHM_BYTES = 64;
+  private static final int ALGORITHM_BYTES = 64;
 
   /** What NVIDIA recommends on Hopper. */
   static final long WORKSPACE_BYTES = 32L << 20;
@@ -92,7 +91,7 @@ final class CublasLt implements AutoCloseable {
    */
   record Extents(int tokens, int out, int in, int pitch, boolean residual) {}
 
-  /** A product's descriptors. */
+  /** A product's descriptors and algorithm. */
   final class Product implements AutoCloseable {
     private final long description;
     private final long weightLayout;
@@ -101,10 +100,12 @@ final class CublasLt implements AutoCloseable {
     private final Arena arena = Arena.ofShared();
     private final MemorySegment scalars;
     private final MemorySegment attribute;
+    private final MemorySegment algorithm;
 
     Product(Extents extents) {
       scalars = arena.allocateFrom(JAVA_FLOAT, 1.0f, extents.residual() ? 1.0f : 0.0f);
       attribute = arena.allocate(JAVA_LONG);
+      algorithm = arena.allocate(ALGORITHM_BYTES, 8);
       description =
           create(
               "cublasLtMatmulDescCreate",
@@ -133,8 +134,7 @@ final class CublasLt implements AutoCloseable {
     /** Up to so many algorithms that can compute it, the library's favourite first. */
     List<byte[]> algorithms(int most) {
       long preference =
-          create(
-              "cublasLtMatmulPreferenceCreate", out -> (int) PREFERENCE_CREATE.invokeExact(out));
+          create("cublasLtMatmulPreferenceCreate", out -> (int) PREFERENCE_CREATE.invokeExact(out));
       try (Arena scratch = Arena.ofConfined()) {
         MemorySegment limit = scratch.allocateFrom(JAVA_LONG, WORKSPACE_BYTES);
         check(
@@ -176,21 +176,18 @@ final class CublasLt implements AutoCloseable {
       }
     }
 
+    /** Chooses the algorithm of the launches from now on. */
+    void use(byte[] chosen) {
+      MemorySegment.copy(chosen, 0, algorithm, JAVA_BYTE, 0, chosen.length);
+    }
+
     /**
      * Queues the product on the stream.
      *
      * @param residual added where the extents say so; ignored otherwise
      * @return a nonzero status where the algorithm cannot compute it
      */
-    int launch(
-        MemorySegment algorithm,
-        long weight,
-        long x,
-        long bias,
-        long residual,
-        long y,
-        long workspace,
-        long stream) {
+    int launch(long weight, long x, long bias, long residual, long y, long workspace, long stream) {
       attribute.set(JAVA_LONG, 0, bias);
       check(
           "cublasLtMatmulDescSetAttribute",

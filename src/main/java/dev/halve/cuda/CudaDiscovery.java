@@ -134,9 +134,7 @@ final class CudaDiscovery {
     }
     String problem =
         problem(
-            GpuProperties.of(index),
-            CudaDriver.version(),
-            Nvrtc.present() ? Nvrtc.version() : 0);
+            GpuProperties.of(index), CudaDriver.version(), Nvrtc.present() ? Nvrtc.version() : 0);
     if (!problem.isEmpty()) {
       throw new HalveException("cuda:" + index + ": " + problem);
     }

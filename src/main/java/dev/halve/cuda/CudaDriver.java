@@ -37,8 +37,7 @@ final class CudaDriver {
       LIBRARY.function("cuDevicePrimaryCtxRetain", "JI");
   private static final MethodHandle PRIMARY_CONTEXT_RELEASE =
       LIBRARY.function("cuDevicePrimaryCtxRelease_v2", "I");
-  private static final MethodHandle CONTEXT_SET_CURRENT =
-      LIBRARY.function("cuCtxSetCurrent", "J");
+  private static final MethodHandle CONTEXT_SET_CURRENT = LIBRARY.function("cuCtxSetCurrent", "J");
   private static final MethodHandle GET_DEFAULT_POOL =
       LIBRARY.function("cuDeviceGetDefaultMemPool", "JI");
   private static final MethodHandle POOL_SET_ATTRIBUTE =
@@ -132,7 +131,8 @@ final class CudaDriver {
   static String deviceName(int device) {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment name = arena.allocate(256);
-      check("cuDeviceGetName", () -> (int) DEVICE_GET_NAME.invokeExact(name.address(), 256, device));
+      check(
+          "cuDeviceGetName", () -> (int) DEVICE_GET_NAME.invokeExact(name.address(), 256, device));
       return name.getString(0);
     }
   }
@@ -164,7 +164,8 @@ final class CudaDriver {
   /** Lets the driver's pool keep what is freed, so that allocating again is cheap. */
   static void keepFreedMemory(int device) {
     long pool =
-        getLong("cuDeviceGetDefaultMemPool", out -> (int) GET_DEFAULT_POOL.invokeExact(out, device));
+        getLong(
+            "cuDeviceGetDefaultMemPool", out -> (int) GET_DEFAULT_POOL.invokeExact(out, device));
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment threshold = arena.allocateFrom(JAVA_LONG, -1L);
       check(
@@ -221,23 +222,19 @@ final class CudaDriver {
 
   static void copyToDevice(long device, long host, long bytes, long stream) {
     check(
-        "cuMemcpyHtoDAsync",
-        () -> (int) MEMCPY_TO_DEVICE.invokeExact(device, host, bytes, stream));
+        "cuMemcpyHtoDAsync", () -> (int) MEMCPY_TO_DEVICE.invokeExact(device, host, bytes, stream));
   }
 
   static void copyToHost(long host, long device, long bytes, long stream) {
-    check(
-        "cuMemcpyDtoHAsync", () -> (int) MEMCPY_TO_HOST.invokeExact(host, device, bytes, stream));
+    check("cuMemcpyDtoHAsync", () -> (int) MEMCPY_TO_HOST.invokeExact(host, device, bytes, stream));
   }
 
   static void copyOnDevice(long to, long from, long bytes, long stream) {
-    check(
-        "cuMemcpyDtoDAsync", () -> (int) MEMCPY_ON_DEVICE.invokeExact(to, from, bytes, stream));
+    check("cuMemcpyDtoDAsync", () -> (int) MEMCPY_ON_DEVICE.invokeExact(to, from, bytes, stream));
   }
 
   static void fill(long address, byte value, long bytes, long stream) {
-    check(
-        "cuMemsetD8Async", () -> (int) MEMSET.invokeExact(address, value & 0xFF, bytes, stream));
+    check("cuMemsetD8Async", () -> (int) MEMSET.invokeExact(address, value & 0xFF, bytes, stream));
   }
 
   static long createStream() {
@@ -260,8 +257,7 @@ final class CudaDriver {
   }
 
   static long endCapture(long stream) {
-    return getLong(
-        "cuStreamEndCapture", out -> (int) STREAM_END_CAPTURE.invokeExact(stream, out));
+    return getLong("cuStreamEndCapture", out -> (int) STREAM_END_CAPTURE.invokeExact(stream, out));
   }
 
   static long instantiate(long graph) {
@@ -351,8 +347,7 @@ final class CudaDriver {
     int status;
     try {
       status =
-          (int)
-              LAUNCH_KERNEL.invokeExact(config.address(), function, parameters.address(), 0L);
+          (int) LAUNCH_KERNEL.invokeExact(config.address(), function, parameters.address(), 0L);
     } catch (Throwable thrown) {
       throw unexpected(thrown);
     }

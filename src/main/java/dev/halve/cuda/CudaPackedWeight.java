@@ -1,8 +1,8 @@
 package dev.halve.cuda;
 
+import dev.halve.core.DType;
 import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
-import dev.halve.core.DType;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.engine.PackedWeight;
 import java.lang.foreign.Arena;
@@ -49,8 +49,7 @@ record CudaPackedWeight(CudaContext context, SparseGemmLayout layout, DType dtyp
     try (Arena scratch = Arena.ofConfined()) {
       Tensor packed = Tensor.allocate(scratch, DType.U8, layout.bytes());
       context.makeCurrent();
-      CudaDriver.copyToHost(
-          packed.segment().address(), address, layout.bytes(), context.stream());
+      CudaDriver.copyToHost(packed.segment().address(), address, layout.bytes(), context.stream());
       context.synchronize();
       return layout.unpack(arena, dtype, packed.segment());
     }

@@ -24,8 +24,7 @@ final class CudaPool implements Pool {
         new Tensor(
             dtype, shape, MemorySegment.ofAddress(allocate(shape.elements() * dtype.bytes())));
     if (tensor.bytes() > 0) {
-      CudaDriver.fill(
-          tensor.segment().address(), (byte) 0, tensor.bytes(), context.stream());
+      CudaDriver.fill(tensor.segment().address(), (byte) 0, tensor.bytes(), context.stream());
     }
     return tensor;
   }

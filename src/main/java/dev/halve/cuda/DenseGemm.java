@@ -1,17 +1,14 @@
 package dev.halve.cuda;
 
+import dev.halve.core.HalveException;
 import dev.halve.cuda.KernelLaunch.Kernel;
-import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
-import java.lang.foreign.ValueLayout;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
 /**
- * Dense products. With cuBLASLt, by the algorithm that was fastest when its candidates were timed on
- * this GPU at about this size; without, by {@code dense_gemm.cu}, slower.
+ * Dense products. With cuBLASLt, by the algorithm that was fastest when its candidates were timed
+ * on this GPU at about this size; without, by {@code dense_gemm.cu}, slower.
  */
 final class DenseGemm implements AutoCloseable {
   private static final int CANDIDATES = 16;
@@ -24,14 +21,8 @@ final class DenseGemm implements AutoCloseable {
   private final boolean bfloat16;
   private final CublasLt cublas;
   private final long workspace;
-  private final Map<CublasLt.Extents, Prepared> prepared = new LinkedHashMap<>(16, 0.75f, true);
-
-  private record Prepared(CublasLt.Product product, MemorySegment algorithm, Arena arena) {
-    void close() {
-      product.close();
-      arena.close();
-    }
-  }
+  private final LinkedHashMap<CublasLt.Extents, CublasLt.Product> prepared =
+      new LinkedHashMap<>(16, 0.75f, true);
 
   /** The addresses of one product's operands; residual is 0 where there is none. */
   record Operands(long x, long weight, long bias, long residual, long y) {}
@@ -68,7 +59,7 @@ final class DenseGemm implements AutoCloseable {
       standIn(extents, operands, gelu, overlap);
       return;
     }
-    Prepared product = prepared.get(extents);
+    CublasLt.Product product = prepared.get(extents);
     if (product == null) {
       product = prepare(extents, operands);
       prepared.put(extents, product);
@@ -76,13 +67,15 @@ final class DenseGemm implements AutoCloseable {
         prepared.pollFirstEntry().getValue().close();
       }
     }
-    CublasLt.check(
-        "cublasLtMatmul " + extents, queue(product.product, product.algorithm, operands));
+    if (queue(product, operands) != 0) {
+      // The bucket's choice does not suit every size in it.
+      product.use(product.algorithms(1).getFirst());
+      CublasLt.check("cublasLtMatmul " + extents, queue(product, operands));
+    }
   }
 
-  private int queue(CublasLt.Product product, MemorySegment algorithm, Operands operands) {
+  private int queue(CublasLt.Product product, Operands operands) {
     return product.launch(
-        algorithm,
         operands.weight,
         operands.x,
         operands.bias,
@@ -92,10 +85,18 @@ final class DenseGemm implements AutoCloseable {
         context.stream());
   }
 
-  private Prepared prepare(CublasLt.Extents extents, Operands operands) {
+  private CublasLt.Product prepare(CublasLt.Extents extents, Operands operands) {
     CublasLt.Product product = cublas.new Product(extents);
-    Arena arena = Arena.ofShared();
-    MemorySegment algorithm = arena.allocate(CublasLt.ALGORITHM_BYTES, 8);
+    try {
+      choose(product, extents, operands);
+      return product;
+    } catch (Throwable failed) {
+      product.close();
+      throw failed;
+    }
+  }
+
+  private void choose(CublasLt.Product product, CublasLt.Extents extents, Operands operands) {
     String[] question = {
       "dense",
       CublasLt.path(),
@@ -106,16 +107,12 @@ final class DenseGemm implements AutoCloseable {
     };
     byte[] choice = measured.choice(question).orElse(null);
     if (choice != null) {
-      copy(choice, algorithm);
-      if (queue(product, algorithm, operands) == 0) {
-        return new Prepared(product, algorithm, arena);
-      }
+      product.use(choice);
+      return;
     }
     List<byte[]> algorithms = product.algorithms(CANDIDATES);
     if (algorithms.isEmpty()) {
-      product.close();
-      arena.close();
-      throw new dev.halve.core.HalveException(
+      throw new HalveException(
           "cuBLASLt has no algorithm for the product " + extents + "; check its installation");
     }
     // With a residual that is y itself every run adds to it: choose on scratch memory instead.
@@ -128,39 +125,39 @@ final class DenseGemm implements AutoCloseable {
               operands.bias,
               operands.residual == 0 ? 0 : scratch,
               scratch);
-      List<Measured.Candidate> candidates = new ArrayList<>();
-      for (byte[] each : algorithms) {
-        candidates.add(candidate(each, product, algorithm, aside));
-      }
-      copy(measured.measure(candidates, question).orElse(algorithms.getFirst()), algorithm);
+      List<Candidate> candidates =
+          algorithms.stream().map(each -> new Candidate(each, product, aside)).toList();
+      product.use(measured.measure(candidates, question).orElse(algorithms.getFirst()));
     } finally {
       context.free(scratch);
     }
-    return new Prepared(product, algorithm, arena);
   }
 
-  private Measured.Candidate candidate(
-      byte[] name, CublasLt.Product product, MemorySegment algorithm, Operands operands) {
-    return new Measured.Candidate() {
-      @Override
-      public byte[] name() {
-        return name;
-      }
+  /** One algorithm, under its own bytes as name. */
+  private final class Candidate implements Measured.Candidate {
+    private final byte[] algorithm;
+    private final CublasLt.Product product;
+    private final Operands operands;
 
-      @Override
-      public boolean run() {
-        copy(name, algorithm);
-        return queue(product, algorithm, operands) == 0;
-      }
-    };
+    Candidate(byte[] algorithm, CublasLt.Product product, Operands operands) {
+      this.algorithm = algorithm;
+      this.product = product;
+      this.operands = operands;
+    }
+
+    @Override
+    public byte[] name() {
+      return algorithm;
+    }
+
+    @Override
+    public boolean run() {
+      product.use(algorithm);
+      return queue(product, operands) == 0;
+    }
   }
 
-  private static void copy(byte[] bytes, MemorySegment to) {
-    MemorySegment.copy(bytes, 0, to, ValueLayout.JAVA_BYTE, 0, bytes.length);
-  }
-
-  private void standIn(
-      CublasLt.Extents extents, Operands operands, boolean gelu, boolean overlap) {
+  private void standIn(CublasLt.Extents extents, Operands operands, boolean gelu, boolean overlap) {
     String epilogue = gelu ? "1" : operands.residual != 0 ? "2" : "0";
     Kernel kernel = kernels.get("dense_gemm.cu", "dense_gemm", Map.of("EPILOGUE", epilogue), 256);
     launch
@@ -186,7 +183,7 @@ final class DenseGemm implements AutoCloseable {
 
   @Override
   public void close() {
-    prepared.values().forEach(Prepared::close);
+    prepared.values().forEach(CublasLt.Product::close);
     prepared.clear();
     if (cublas != null) {
       cublas.close();

@@ -47,12 +47,11 @@ record KernelCompiler(KernelCache cache, String architecture, String salt) {
             salt);
     return cache
         .read(key)
-        .orElseGet(
-            () -> {
-              byte[] cubin = Nvrtc.compile(name, source, headers, options);
-              cache.write(key, cubin);
-              return cubin;
-            });
+        .orElseGet(() -> {
+          byte[] cubin = Nvrtc.compile(name, source, headers, options);
+          cache.write(key, cubin);
+          return cubin;
+        });
   }
 
   /** Changes whenever the source or one of its headers does. */

@@ -43,8 +43,7 @@ final class Kernels implements AutoCloseable {
     return kernels.computeIfAbsent(
         moduleKey + entry + threads + "," + sharedBytes,
         key -> {
-          long module =
-              modules.computeIfAbsent(moduleKey, ignored -> load(source, definitions));
+          long module = modules.computeIfAbsent(moduleKey, ignored -> load(source, definitions));
           long function = CudaDriver.function(module, entry);
           if (sharedBytes > 48 << 10) {
             CudaDriver.allowDynamicShared(function, sharedBytes);

@@ -99,21 +99,18 @@ final class NativeLibrary {
     MemoryLayout[] layouts =
         arguments
             .chars()
-            .mapToObj(
-                letter ->
-                    switch (letter) {
-                      case 'I' -> JAVA_INT;
-                      case 'J' -> JAVA_LONG;
-                      case 'F' -> JAVA_FLOAT;
-                      default -> throw new IllegalArgumentException(arguments);
-                    })
+            .mapToObj(letter ->
+                switch (letter) {
+                  case 'I' -> JAVA_INT;
+                  case 'J' -> JAVA_LONG;
+                  case 'F' -> JAVA_FLOAT;
+                  default -> throw new IllegalArgumentException(arguments);
+                })
             .toArray(MemoryLayout[]::new);
     return lookup
         .flatMap(symbols -> symbols.find(name))
-        .map(
-            symbol ->
-                Linker.nativeLinker()
-                    .downcallHandle(symbol, FunctionDescriptor.of(JAVA_INT, layouts)))
+        .map(symbol ->
+            Linker.nativeLinker().downcallHandle(symbol, FunctionDescriptor.of(JAVA_INT, layouts)))
         .orElse(null);
   }
 }

@@ -120,8 +120,7 @@ final class Nvrtc {
       long program = out.get(JAVA_LONG, 0);
       try {
         int status =
-            (int)
-                COMPILE.invokeExact(program, options.size(), strings(arena, options).address());
+            (int) COMPILE.invokeExact(program, options.size(), strings(arena, options).address());
         if (status != 0) {
           throw new IllegalStateException(
               "%s does not compile with %s:%n%s"

@@ -4,8 +4,8 @@ import dev.halve.cuda.KernelLaunch.Kernel;
 import java.util.Map;
 
 /**
- * The kernels beside the products, each one launch. Arguments are device addresses; {@code 0} stands
- * for an operand that is not there. What each computes is said in its source.
+ * The kernels beside the products, each one launch. Arguments are device addresses; {@code 0}
+ * stands for an operand that is not there. What each computes is said in its source.
  */
 final class Operations {
   private static final int QUERIES = 128;
@@ -33,8 +33,7 @@ final class Operations {
     return overlap;
   }
 
-  void embeddings(
-      long out, Ids ids, long word, long position, long type, int tokens, int hidden) {
+  void embeddings(long out, Ids ids, long word, long position, long type, int tokens, int hidden) {
     Kernel kernel = hiddenKernel("layer_norm.cu", "embeddings", hidden);
     perToken(kernel, tokens)
         .with(out)
@@ -93,8 +92,7 @@ final class Operations {
       long out, long qkv, long rowOffsets, int rows, int longestRow, int heads, int headSize) {
     float scaleLog2 = (float) (1 / Math.sqrt(headSize) / Math.log(2));
     Kernel kernel =
-        kernels.get(
-            "attention.cu", "attention", Map.of("HEAD", String.valueOf(headSize)), QUERIES);
+        kernels.get("attention.cu", "attention", Map.of("HEAD", String.valueOf(headSize)), QUERIES);
     launch
         .of(kernel, Math.ceilDiv(longestRow, QUERIES), heads, rows, kernel.threads(), 0)
         .overlapping(overlap)

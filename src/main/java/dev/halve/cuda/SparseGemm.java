@@ -62,10 +62,7 @@ final class SparseGemm {
     SparseGemmLayout layout = operands.weight.layout();
     Question question =
         new Question(
-            layout.out(),
-            layout.in(),
-            TokenBuckets.roundUp(operands.tokens),
-            operands.epilogue);
+            layout.out(), layout.in(), TokenBuckets.roundUp(operands.tokens), operands.epilogue);
     SparseGemmTile tile = choices.get(question);
     if (tile == null) {
       tile = choose(question, operands);

@@ -1,8 +1,11 @@
 package dev.halve.cuda;
 
+import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Shape;
+import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
@@ -102,6 +105,41 @@ public record SparseGemmLayout(int out, int in) {
         packMetadata(weight.metadata().segment(), block, kTile, target, base + VALUE_BYTES);
       }
     }
+  }
+
+  /**
+   * The weight that was packed; the arena owns it.
+   *
+   * @param dtype of its values
+   * @param packed {@link #bytes()} host bytes, as {@link #pack} wrote them
+   */
+  public SparseSemiStructuredTensor unpack(Arena arena, DType dtype, MemorySegment packed) {
+    Tensor values = Tensor.allocate(arena, dtype, out, in / 2);
+    Tensor metadata = Tensor.allocate(arena, DType.U8, out, Math.ceilDiv(in, 8));
+    for (int row = 0; row < out; row++) {
+      int inBlock = row % 64;
+      for (int group = 0; group < in / 4; group++) {
+        long base = ((long) (group / 16) * outBlocks() + row / 64) * BLOCK_BYTES;
+        int at = group % 16 * 4;
+        long value = base + inBlock * 64L + ((at / 16) ^ (inBlock / 2 % 4)) * 16L + at % 16;
+        values
+            .segment()
+            .set(
+                ValueLayout.JAVA_INT_UNALIGNED,
+                (long) row * in + group * 4L,
+                packed.get(ValueLayout.JAVA_INT, value));
+        int thread = inBlock / 16 * 32 + inBlock % 8 * 4 + group % 16 / 4;
+        int shift = inBlock % 16 / 8 * 16 + group % 4 * 4;
+        int nibble =
+            packed.get(ValueLayout.JAVA_INT, base + VALUE_BYTES + thread * 4L) >>> shift & 0xF;
+        long target = row * metadata.extent(1) + group / 2;
+        byte pair = metadata.segment().get(ValueLayout.JAVA_BYTE, target);
+        metadata
+            .segment()
+            .set(ValueLayout.JAVA_BYTE, target, (byte) (pair | nibble << group % 2 * 4));
+      }
+    }
+    return new SparseSemiStructuredTensor(Shape.of(out, in), values, metadata);
   }
 
   private void packValues(
