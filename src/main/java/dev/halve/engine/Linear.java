@@ -59,7 +59,6 @@ public final class Linear implements Sparsifiable, AutoCloseable {
 
   /** The module's name, without {@code .weight}. */
   @Override
-  @Override
   public String name() {
     return name;
   }
@@ -103,7 +102,6 @@ public final class Linear implements Sparsifiable, AutoCloseable {
 
   /** A host copy of the weight, F32 {@code [out, in]}, whatever its kind. */
   @Override
-  @Override
   public Tensor weight(Arena arena) {
     return switch (weight) {
       case Weight.Compressed compressed -> {
@@ -124,14 +122,12 @@ public final class Linear implements Sparsifiable, AutoCloseable {
 
   /** Copies a host weight {@code [out, in]} in; masks stay as they are. */
   @Override
-  @Override
   public void setWeight(Tensor host) {
     device.upload(host, parameter().value());
     device.round(parameter());
   }
 
   /** A host copy of the mask, U8 {@code [out, in]}, or null. */
-  @Override
   @Override
   public Tensor mask(Arena arena) {
     if (!(weight instanceof Weight.Masked(Parameter parameter))) {
@@ -148,7 +144,6 @@ public final class Linear implements Sparsifiable, AutoCloseable {
    *
    * @param host U8 {@code [out, in]}, 1 keeps; null for a dense weight
    */
-  @Override
   @Override
   public void setMask(Tensor host) {
     Parameter parameter = parameter();
