@@ -1,10 +1,188 @@
 package dev.halve.cli;
 
+import dev.halve.core.HalveException;
+import dev.halve.recipe.StoppedException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Callable;
+import picocli.CommandLine;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Help.Ansi;
+import picocli.CommandLine.IVersionProvider;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.ScopeType;
+import picocli.CommandLine.Spec;
+import picocli.CommandLine.UnmatchedArgumentException;
+
 /** Entry point of the {@code halve} command. */
-public final class Main {
-  private Main() {}
+@Command(
+    name = "halve",
+    description = {
+      "2:4 semi-structured sparsity for BERT-family encoders: fine-tune, prune, retrain, compress,"
+          + " run and measure, on a CPU and on an NVIDIA GPU.",
+      ""
+    },
+    synopsisSubcommandLabel = "COMMAND",
+    commandListHeading = "%nCommands:%n",
+    footer = {
+      "",
+      "Start with:",
+      "  ./halve tutorial              the whole recipe in five minutes",
+      "  ./halve quickstart            one linear layer, dense against 2:4",
+      "  ./halve COMMAND --help        options and examples of a command"
+    },
+    versionProvider = Main.Version.class,
+    subcommands = {
+      TutorialCommand.class,
+      TrainCommand.class,
+      PruneCommand.class,
+      EvalCommand.class,
+      ConvertCommand.class,
+      PredictCommand.class,
+      ScoreCommand.class,
+      QuickstartCommand.class,
+      BenchCommand.class,
+      InspectCommand.class,
+      DoctorCommand.class
+    })
+public final class Main implements Callable<Integer> {
+  /** Something that Halve did not foresee. */
+  private static final int UNEXPECTED = 1;
+
+  /** Bad input, which its message explains. */
+  private static final int BAD_INPUT = 2;
+
+  /** What a shell reports of a program that Ctrl-C ended. */
+  private static final int INTERRUPTED = 130;
+
+  /** Columns of a help page. */
+  private static final int WIDTH = 100;
+
+  private final Console console;
+  private final Interruption interruption;
+
+  @Spec private CommandSpec spec;
+
+  @Option(
+      names = "--verbose",
+      scope = ScopeType.INHERIT,
+      description = "Print the stack trace of an error.")
+  private boolean verbose;
+
+  @Option(
+      names = {"-h", "--help"},
+      usageHelp = true,
+      scope = ScopeType.INHERIT,
+      description = "Print this help.")
+  private boolean help;
+
+  @Option(names = "--version", versionHelp = true, description = "Print the version.")
+  private boolean version;
+
+  Main(Console console, Interruption interruption) {
+    this.console = console;
+    this.interruption = interruption;
+  }
 
   public static void main(String[] args) {
-    System.out.println("halve");
+    Console console = Console.ofProcess();
+    Interruption interruption = Interruption.ofProcess(console);
+    System.exit(interruption.ended(run(args, console, interruption)));
+  }
+
+  /** Runs one command line and returns its exit code. */
+  static int run(String[] args, Console console, Interruption interruption) {
+    Main main = new Main(console, interruption);
+    CommandLine commandLine =
+        new CommandLine(main)
+            .setOut(console.outWriter())
+            .setErr(console.errWriter())
+            .setColorScheme(CommandLine.Help.defaultColorScheme(Ansi.OFF))
+            .setUsageHelpWidth(WIDTH)
+            .setCaseInsensitiveEnumValuesAllowed(true)
+            .setParameterExceptionHandler((exception, arguments) -> main.misused(exception))
+            .setExecutionExceptionHandler((exception, command, result) -> main.failed(exception));
+    return commandLine.execute(args);
+  }
+
+  @Override
+  public Integer call() {
+    spec.commandLine().usage(console.err());
+    return BAD_INPUT;
+  }
+
+  Console console() {
+    return console;
+  }
+
+  Interruption interruption() {
+    return interruption;
+  }
+
+  private int misused(ParameterException exception) {
+    CommandLine command = exception.getCommandLine();
+    String name = command.getCommandSpec().qualifiedName();
+    List<String> suggestions = new ArrayList<>();
+    if (exception instanceof UnmatchedArgumentException unmatched) {
+      suggestions.addAll(unmatched.getSuggestions());
+    }
+    String message = firstLine(exception);
+    String hint =
+        suggestions.isEmpty()
+            ? "see ./%s --help".formatted(name)
+            : "did you mean %s?".formatted(String.join(" or ", suggestions));
+    console.error("%s: %s; %s".formatted(name, message, hint));
+    trace(exception);
+    return BAD_INPUT;
+  }
+
+  private int failed(Exception exception) {
+    trace(exception);
+    return switch (exception) {
+      case HalveException bad -> {
+        console.error("halve: " + bad.getMessage());
+        yield BAD_INPUT;
+      }
+      case StoppedException stopped -> {
+        console.error("halve: " + interruption.advice());
+        yield INTERRUPTED;
+      }
+      default -> {
+        console.error(
+            "halve: unexpected %s; run again with --verbose for the whole trace, and report it"
+                .formatted(describe(exception)));
+        yield UNEXPECTED;
+      }
+    };
+  }
+
+  private void trace(Exception exception) {
+    if (verbose) {
+      exception.printStackTrace(console.err());
+    }
+  }
+
+  private static String describe(Throwable exception) {
+    String name = exception.getClass().getSimpleName();
+    return exception.getMessage() == null ? name : name + ": " + firstLine(exception);
+  }
+
+  private static String firstLine(Throwable exception) {
+    return exception.getMessage().lines().findFirst().orElse("");
+  }
+
+  /** The version in the jar's manifest. */
+  static final class Version implements IVersionProvider {
+    static String ofHalve() {
+      String version = Main.class.getPackage().getImplementationVersion();
+      return version == null ? "development" : version;
+    }
+
+    @Override
+    public String[] getVersion() {
+      return new String[] {"halve %s, Java %s".formatted(ofHalve(), Runtime.version())};
+    }
   }
 }

@@ -159,7 +159,12 @@ public record SparseSemiStructuredTensor(Shape shape, Tensor values, Tensor meta
 
   /** Bytes of values and metadata together. */
   public long bytes() {
-    return values.bytes() + metadata.bytes();
+    return bytes(shape, values.dtype());
+  }
+
+  /** The same of any weight of this dense shape and type. */
+  public static long bytes(Shape dense, DType dtype) {
+    return valuesShape(dense).elements() * dtype.bytes() + metadataShape(dense).elements();
   }
 
   /** Bytes of the dense weight. */

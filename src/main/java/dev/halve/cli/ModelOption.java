@@ -1,0 +1,53 @@
+package dev.halve.cli;
+
+import dev.halve.core.HalveException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import picocli.CommandLine.Option;
+
+/** Which model, and where it runs. */
+final class ModelOption {
+  /** Where {@code halve tutorial} leaves its models unless it is told otherwise. */
+  static final Path TUTORIAL = Path.of("halve-out");
+
+  static final String EMBEDDED = "all-MiniLM-L6-v2";
+
+  @Option(
+      names = "--model",
+      paramLabel = "MODEL",
+      description = {
+        "all-MiniLM-L6-v2 or bge-small-en-v1.5 (both come with Halve), or a folder in Hugging"
+            + " Face's layout."
+      })
+  private String model;
+
+  @Option(
+      names = "--device",
+      paramLabel = "DEVICE",
+      defaultValue = "auto",
+      description = "cpu, cuda:0, or auto: the first GPU that works, else the CPU (default: auto).")
+  private String device;
+
+  String device() {
+    return device;
+  }
+
+  String orElse(String other) {
+    return model == null ? other : model;
+  }
+
+  /** The named model, or the one that the last run of the tutorial left in a folder. */
+  String orTutorials(String stage) {
+    if (model != null) {
+      return model;
+    }
+    Path folder = TUTORIAL.resolve(stage);
+    if (!Files.exists(folder.resolve("config.json"))) {
+      throw new HalveException(
+          "no model is named and the tutorial left none in %s; name one with --model, or run"
+                  .formatted(folder)
+              + " ./halve tutorial first");
+    }
+    return folder.toString();
+  }
+}

@@ -1,0 +1,71 @@
+package dev.halve.cli;
+
+import dev.halve.recipe.ModelSummary.Entry;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.SequencedMap;
+import java.util.stream.Collectors;
+
+/** A model's modules as an indented tree, one line for each that holds tensors. */
+final class ModuleTree {
+  private static final int NAME_WIDTH = 34;
+
+  private final SequencedMap<String, ModuleTree> children = new LinkedHashMap<>();
+  private final List<Entry> tensors = new ArrayList<>();
+
+  private ModuleTree() {}
+
+  static List<String> lines(List<Entry> entries) {
+    ModuleTree root = new ModuleTree();
+    for (Entry entry : entries) {
+      ModuleTree module = root;
+      String[] path = entry.name().split("\\.");
+      for (int i = 0; i + 1 < path.length; i++) {
+        module = module.children.computeIfAbsent(path[i], name -> new ModuleTree());
+      }
+      module.tensors.add(entry);
+    }
+    List<String> lines = new ArrayList<>();
+    root.write("", lines);
+    return lines;
+  }
+
+  private void write(String indent, List<String> lines) {
+    if (!tensors.isEmpty() && indent.isEmpty()) {
+      lines.add(columns("(no module)"));
+    }
+    children.forEach((name, module) -> {
+      String label = indent + name;
+      lines.add(module.tensors.isEmpty() ? label : module.columns(label));
+      module.write(indent + "  ", lines);
+    });
+  }
+
+  /** Shape of the weight, pattern, and bytes of all the module's own tensors. */
+  private String columns(String label) {
+    Entry weight =
+        tensors.stream()
+            .filter(each -> each.name().endsWith(".weight"))
+            .findFirst()
+            .orElse(tensors.getFirst());
+    String others =
+        tensors.stream()
+            .filter(each -> each != weight)
+            .map(each -> " + " + each.name().substring(each.name().lastIndexOf('.') + 1))
+            .collect(Collectors.joining());
+    long dense = tensors.stream().mapToLong(Entry::denseBytes).sum();
+    long compressed = tensors.stream().mapToLong(Entry::compressedBytes).sum();
+    String size =
+        compressed == dense
+            ? Bytes.text(dense)
+            : Bytes.text(dense) + " -> " + Bytes.text(compressed);
+    return "%-*s".replace("*", Integer.toString(NAME_WIDTH)).formatted(label)
+        + " %-28s %-8s %s"
+            .formatted(weight.dtype() + " " + weight.shape() + others, pattern(weight), size);
+  }
+
+  private static String pattern(Entry weight) {
+    return weight.stored().equals("2:4") ? "2:4, compressed" : weight.pattern();
+  }
+}

@@ -1,0 +1,102 @@
+package dev.halve.cli;
+
+import dev.halve.core.HalveException;
+import dev.halve.recipe.EvaluationSettings;
+import dev.halve.recipe.FeatureSettings;
+import dev.halve.recipe.Steps;
+import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import picocli.CommandLine.ArgGroup;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+
+/** {@code halve predict}. */
+@Command(
+    name = "predict",
+    description = "Answers a question from a context.",
+    footer = {
+      "  ./halve predict --question 'Who wrote it?' --context 'Ada wrote it in 1843.'",
+      "  ./halve predict --model retrained --question 'Who?' --context-file letter.txt --json"
+    })
+final class PredictCommand extends HalveCommand {
+  @Mixin private ModelOption model;
+
+  @Option(names = "--question", required = true, paramLabel = "TEXT", description = "The question.")
+  private String question;
+
+  @ArgGroup(multiplicity = "1")
+  private Source source;
+
+  @Mixin private FeatureOptions features;
+  @Mixin private EvaluationOptions evaluation;
+
+  @Option(
+      names = "--top",
+      paramLabel = "N",
+      defaultValue = "1",
+      description = "How many answers to print, the likeliest first (default: 1).")
+  private int top;
+
+  /** Where the context is. */
+  private static final class Source {
+    @Option(
+        names = "--context",
+        required = true,
+        paramLabel = "TEXT",
+        description = "The text that holds the answer.")
+    private String text;
+
+    @Option(
+        names = "--context-file",
+        required = true,
+        paramLabel = "FILE",
+        description = "A text file that holds the answer.")
+    private Path file;
+
+    String read() {
+      if (file == null) {
+        return text;
+      }
+      try {
+        return Files.readString(file);
+      } catch (CharacterCodingException notText) {
+        throw new HalveException(file + " is not UTF-8 text", notText);
+      } catch (IOException unreadable) {
+        throw new HalveException(
+            file + " cannot be read; check the path and its rights", unreadable);
+      }
+    }
+  }
+
+  /** The answer for a program. */
+  private record Prediction(String question, List<Steps.Answer> answers) {}
+
+  @Override
+  void run(Console console, TerminalProgress progress) {
+    if (top < 1) {
+      throw new HalveException("--top must be 1 or more, found " + top);
+    }
+    List<Steps.Answer> answers =
+        Steps.predict(
+            model.orTutorials("sparse"),
+            model.device(),
+            question,
+            source.read(),
+            features.over(FeatureSettings.DEFAULT),
+            evaluation.over(EvaluationSettings.DEFAULT),
+            progress);
+    answers = answers.subList(0, Math.min(top, answers.size()));
+    if (json()) {
+      console.json(new Prediction(question, answers));
+      return;
+    }
+    for (Steps.Answer answer : answers) {
+      console.print(
+          top == 1 ? answer.text() : "%8.3f  %s".formatted(answer.score(), answer.text()));
+    }
+  }
+}

@@ -1,0 +1,52 @@
+package dev.halve.cli;
+
+import dev.halve.recipe.PruningSettings;
+import dev.halve.recipe.Steps;
+import java.nio.file.Path;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+
+/** {@code halve prune}. */
+@Command(
+    name = "prune",
+    description =
+        "Prunes the linear weights of a model's encoder, 2:4 unless told otherwise; they stay"
+            + " dense, with zeros.",
+    footer = {
+      "  ./halve prune --model dense --out pruned",
+      "  ./halve prune --model dense --sparsity-level 0.5 --sparse-block-shape 1x4 --out"
+          + " half-pruned"
+    })
+final class PruneCommand extends HalveCommand {
+  @Mixin private ModelOption model;
+  @Mixin private PruningOptions pruning;
+
+  @Option(
+      names = "--out",
+      required = true,
+      paramLabel = "FOLDER",
+      description = "Where the pruned model goes.")
+  private Path out;
+
+  @Override
+  void run(Console console, TerminalProgress progress) {
+    Steps.Pruned pruned =
+        Steps.prune(
+            model.orElse(ModelOption.EMBEDDED),
+            model.device(),
+            pruning.over(PruningSettings.SEMI_STRUCTURED),
+            out,
+            progress);
+    if (json()) {
+      console.json(pruned);
+      return;
+    }
+    console.printf(
+        "%s: %.1f%% of the encoder's linear weights are zero, in %d weights",
+        pruned.folder(), 100 * pruned.sparsity(), pruned.layers().size());
+    for (String name : pruned.leftDense()) {
+      console.print("left dense, its shape cannot be pruned so: " + name);
+    }
+  }
+}

@@ -1,0 +1,64 @@
+package dev.halve.cli;
+
+import dev.halve.recipe.DataSettings;
+import dev.halve.recipe.FeatureSettings;
+import dev.halve.recipe.Steps;
+import dev.halve.recipe.TrainingSettings;
+import java.nio.file.Path;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+
+/** {@code halve train}. */
+@Command(
+    name = "train",
+    description = "Fine-tunes a model on questions. What is pruned in it stays exactly zero.",
+    footer = {
+      "  ./halve train --out dense",
+      "  ./halve train --model bert-base-uncased/ --train train.json --epochs 2 --out dense",
+      "  ./halve train --model pruned --train train.json --out retrained --resume"
+    })
+final class TrainCommand extends HalveCommand {
+  @Mixin private ModelOption model;
+  @Mixin private DataOptions data;
+  @Mixin private FeatureOptions features;
+  @Mixin private TrainingOptions training;
+
+  @Option(
+      names = "--out",
+      required = true,
+      paramLabel = "FOLDER",
+      description = "Where the trained model goes.")
+  private Path out;
+
+  @Option(names = "--resume", description = "Go on with the training that the folder holds.")
+  private boolean resume;
+
+  @Override
+  void run(Console console, TerminalProgress progress) {
+    resumable();
+    Steps.Trained trained =
+        Steps.train(
+            model.orElse(ModelOption.EMBEDDED),
+            model.device(),
+            data.over(DataSettings.SYNTHETIC, true, false),
+            features.over(FeatureSettings.DEFAULT),
+            training.over(TrainingSettings.DEFAULT),
+            out,
+            resume,
+            progress);
+    if (json()) {
+      console.json(trained);
+      return;
+    }
+    console.printf(
+        "%s: trained %d steps in %s, %.0f tokens/s, last loss %s, %.1f%% of the encoder's linear"
+            + " weights are zero",
+        trained.folder(),
+        trained.steps(),
+        TerminalProgress.duration(trained.seconds()),
+        trained.tokensPerS(),
+        trained.loss().isEmpty() ? "not logged" : "%.3f".formatted(trained.loss().getLast().loss()),
+        100 * trained.sparsity());
+  }
+}

@@ -1,0 +1,93 @@
+package dev.halve.cli;
+
+import dev.halve.recipe.LatencySettings;
+import dev.halve.recipe.Tutorial;
+import dev.halve.recipe.TutorialSettings;
+import dev.halve.report.Report;
+import dev.halve.report.Results;
+import java.nio.file.Path;
+import java.util.List;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+
+/** {@code halve tutorial}. */
+@Command(
+    name = "tutorial",
+    description =
+        "Runs the whole recipe: fine-tune, measure, prune, measure, retrain, measure, compress,"
+            + " measure, report.",
+    footer = {
+      "  ./halve tutorial",
+      "  ./halve tutorial --preset full",
+      "  ./halve tutorial --preset full --train train.json --eval dev.json --max-steps 60 --out"
+          + " run1",
+      "  ./halve tutorial --resume"
+    })
+final class TutorialCommand extends HalveCommand {
+  @Option(
+      names = "--preset",
+      paramLabel = "NAME",
+      description = {
+        "quick: five minutes on two cores; full: the settings of the tutorial (default: quick, or"
+            + " full where questions are named)."
+      })
+  private String preset;
+
+  @Mixin private ModelOption model;
+  @Mixin private DataOptions data;
+  @Mixin private FeatureOptions features;
+  @Mixin private TrainingOptions training;
+  @Mixin private PruningOptions pruning;
+  @Mixin private EvaluationOptions evaluation;
+
+  @Option(
+      names = "--batches",
+      paramLabel = "ROWS",
+      split = ",",
+      description = "Batch sizes whose forward pass is timed.")
+  private List<Integer> batches;
+
+  @Option(
+      names = "--out",
+      paramLabel = "FOLDER",
+      defaultValue = "halve-out",
+      description = "Where models, results and the report go (default: halve-out).")
+  private Path out;
+
+  @Option(names = "--resume", description = "Go on with the run that the folder holds.")
+  private boolean resume;
+
+  @Override
+  void run(Console console, TerminalProgress progress) {
+    resumable();
+    Results results = Tutorial.run(settings(), out, resume, progress);
+    progress.hide();
+    if (json()) {
+      console.json(results);
+      return;
+    }
+    console.print(Report.table(results));
+    console.print("Report: " + out.resolve("report.html"));
+  }
+
+  private TutorialSettings settings() {
+    TutorialSettings base =
+        TutorialSettings.preset(preset != null ? preset : data.named() ? "full" : "quick");
+    LatencySettings latency = base.latency();
+    return new TutorialSettings(
+        base.preset(),
+        model.orElse(base.model()),
+        model.device(),
+        data.over(base.data(), true, true),
+        features.over(base.features()),
+        training.over(base.fineTune()),
+        pruning.over(base.pruning()),
+        training.over(base.retrain()),
+        evaluation.over(base.evaluation()),
+        batches == null
+            ? latency
+            : new LatencySettings(
+                batches, latency.seq(), latency.warmup(), latency.repeats(), latency.maxSeconds()));
+  }
+}
