@@ -9,7 +9,8 @@ import java.util.regex.Pattern;
 /** A check that a page's elements nest, for pages that close what they open. */
 final class Markup {
   private static final Pattern TAG =
-      Pattern.compile("<(/?)([a-z][a-z0-9]*)((?:\\s+[A-Za-z][A-Za-z0-9-]*(?:=\"[^\"<>]*\")?)*)\\s*(/?)>");
+      Pattern.compile(
+          "<(/?)([a-z][a-z0-9]*)((?:\\s+[A-Za-z][A-Za-z0-9-]*(?:=\"[^\"<>]*\")?)*)\\s*(/?)>");
   private static final Set<String> VOID = Set.of("meta", "br", "img", "hr");
 
   private Markup() {}
