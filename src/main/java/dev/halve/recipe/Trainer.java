@@ -1,0 +1,206 @@
+package dev.halve.recipe;
+
+import dev.halve.core.DType;
+import dev.halve.core.HalveException;
+import dev.halve.core.Tensor;
+import dev.halve.engine.AdamW;
+import dev.halve.engine.BertForQuestionAnswering;
+import dev.halve.engine.Pass;
+import dev.halve.engine.Pool;
+import dev.halve.engine.Workspace;
+import dev.halve.report.LossCurve;
+import java.lang.foreign.Arena;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+
+/**
+ * Fine-tunes a question-answering model, masked or dense, with AdamW on packed rows. Everything
+ * random is a function of seed and step, and a device's sums have a fixed order on the CPU, so that
+ * a training that was interrupted and resumed ends with the same bits as one that was not.
+ */
+public final class Trainer {
+  private final BertForQuestionAnswering model;
+  private final TrainingSettings settings;
+  private final TrainingOrder order;
+  private final int totalSteps;
+  private final List<LossCurve.Point> loss;
+  private int step;
+  private float lossSum;
+  private long tokens;
+
+  /** Keeps what a training needs to be resumed: {@link #state}, weights, moments, masks. */
+  @FunctionalInterface
+  public interface Keeper {
+    void keep(TrainingState state);
+  }
+
+  /**
+   * @param model prepared for training, with the moments of the state it starts from
+   * @param from where an earlier run stopped, or {@link TrainingState#START}
+   */
+  public Trainer(
+      BertForQuestionAnswering model,
+      List<TrainingRow> rows,
+      TrainingSettings settings,
+      TrainingState from) {
+    if (rows.isEmpty()) {
+      throw new HalveException("there are no questions to train on");
+    }
+    this.model = model;
+    this.settings = settings;
+    this.order = new TrainingOrder(rows, settings.batchSize(), settings.seed());
+    this.totalSteps =
+        settings.maxSteps() > 0
+            ? settings.maxSteps()
+            : Math.multiplyExact(settings.epochs(), order.stepsPerEpoch());
+    this.step = from.step();
+    this.lossSum = from.lossSum();
+    this.loss = new ArrayList<>(from.loss());
+  }
+
+  /** Steps when it is over. */
+  public int totalSteps() {
+    return totalSteps;
+  }
+
+  /** Tokens trained on since this trainer was made. */
+  public long tokens() {
+    return tokens;
+  }
+
+  public TrainingState state() {
+    return new TrainingState(step, lossSum, loss);
+  }
+
+  /** The learning rate of a step, counted from 1, as transformers' schedules have it. */
+  static double learningRate(TrainingSettings settings, int step, int totalSteps) {
+    int before = step - 1;
+    if (before < settings.warmupSteps()) {
+      return settings.learningRate() * before / settings.warmupSteps();
+    }
+    return switch (settings.schedule()) {
+      case CONSTANT -> settings.learningRate();
+      case LINEAR ->
+          settings.learningRate()
+              * Math.max(0, totalSteps - before)
+              / Math.max(1, totalSteps - settings.warmupSteps());
+    };
+  }
+
+  /**
+   * Takes all steps that are left.
+   *
+   * @param name of the stage
+   * @param keeper called every so often, and before it stops on request; not after the last step
+   * @return seconds that it took
+   * @throws StoppedException if the listener asked for it
+   * @throws HalveException if the loss is no longer a number
+   */
+  public double run(String name, Progress progress, Keeper keeper) {
+    Stage stage = Stage.begin(progress, name, step, totalSteps, "steps");
+    ExecutorService ahead =
+        Executors.newSingleThreadExecutor(
+            Thread.ofPlatform().daemon().name("next-batch").factory());
+    try (Workspace workspace = new Workspace(model.device());
+        Pool pool = model.device().openPool()) {
+      Tensor lossOnDevice = BertForQuestionAnswering.newLoss(pool);
+      Tensor norm = pool.allocate(DType.F32, 1);
+      setLoss(lossOnDevice, lossSum);
+      CompletableFuture<TrainingOrder.Batch> next = prepare(step + 1, ahead);
+      long kept = System.nanoTime();
+      while (step < totalSteps) {
+        TrainingOrder.Batch batch = joined(next);
+        if (step + 2 <= totalSteps) {
+          next = prepare(step + 2, ahead);
+        }
+        step(workspace, batch, lossOnDevice, norm);
+        log(lossOnDevice, stage);
+        boolean stop = progress.stopRequested();
+        boolean due = System.nanoTime() - kept >= settings.checkpointSeconds() * 1_000_000_000L;
+        if ((stop || due) && step < totalSteps) {
+          lossSum = checkedLoss(lossOnDevice);
+          keeper.keep(state());
+          kept = System.nanoTime();
+          stage.checkStop("step %d of %d is kept".formatted(step, totalSteps));
+        }
+      }
+      lossSum = checkedLoss(lossOnDevice);
+    } finally {
+      ahead.shutdownNow();
+    }
+    return stage.end();
+  }
+
+  private CompletableFuture<TrainingOrder.Batch> prepare(int step, ExecutorService ahead) {
+    return CompletableFuture.supplyAsync(
+        () -> {
+          TrainingOrder.Batch batch = order.batch(step);
+          batch.packed().check(model.config());
+          return batch;
+        },
+        ahead);
+  }
+
+  private static TrainingOrder.Batch joined(CompletableFuture<TrainingOrder.Batch> next) {
+    try {
+      return next.join();
+    } catch (CompletionException failure) {
+      throw failure.getCause() instanceof HalveException bad ? bad : failure;
+    }
+  }
+
+  private void step(
+      Workspace workspace, TrainingOrder.Batch batch, Tensor lossOnDevice, Tensor norm) {
+    step++;
+    workspace.reset();
+    Pass pass = Pass.training(workspace, batch.packed(), order.dropoutSeed(step));
+    model.forwardBackward(pass, batch.starts(), batch.ends(), lossOnDevice);
+    AdamW optimizer =
+        new AdamW(
+            learningRate(settings, step, totalSteps),
+            0.9,
+            0.999,
+            1e-8,
+            settings.weightDecay(),
+            settings.maxGradNorm());
+    model.device().adamW(model.parameters(), optimizer, step, norm);
+    tokens += batch.packed().tokens();
+  }
+
+  /** The device's sum is fetched once a point, so that steps need not wait for each other. */
+  private void log(Tensor lossOnDevice, Stage stage) {
+    int since = step - (loss.isEmpty() ? 0 : loss.getLast().step());
+    if (since == settings.loggingSteps() || step == totalSteps) {
+      loss.add(new LossCurve.Point(step, (double) checkedLoss(lossOnDevice) / since));
+      setLoss(lossOnDevice, 0);
+    }
+    stage.advance(
+        step, loss.isEmpty() ? "" : String.format(Locale.ROOT, "loss %.3f", loss.getLast().loss()));
+  }
+
+  private float checkedLoss(Tensor lossOnDevice) {
+    try (Arena arena = Arena.ofConfined()) {
+      Tensor host = Tensor.allocate(arena, DType.F32, 1);
+      model.device().download(lossOnDevice, host);
+      if (!Float.isFinite(host.getFloat(0))) {
+        throw new HalveException(
+            "the loss is %s at step %d; lower the learning rate (%s)"
+                .formatted(host.getFloat(0), step, settings.learningRate()));
+      }
+      return host.getFloat(0);
+    }
+  }
+
+  private void setLoss(Tensor lossOnDevice, float value) {
+    try (Arena arena = Arena.ofConfined()) {
+      Tensor host = Tensor.allocate(arena, DType.F32, 1);
+      host.setFloat(0, value);
+      model.device().upload(host, lossOnDevice);
+    }
+  }
+}
