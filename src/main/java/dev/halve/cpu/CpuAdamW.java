@@ -49,7 +49,7 @@ final class CpuAdamW {
         FloatVector g = VectorMath.load(gradient, i, end);
         sum = g.lanewise(VectorOperators.FMA, g, sum);
       }
-      total += sum.reduceLanes(VectorOperators.ADD);
+      total += VectorMath.sum(sum);
     }
     return total;
   }

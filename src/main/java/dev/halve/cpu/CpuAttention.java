@@ -134,7 +134,7 @@ final class CpuAttention {
       VectorMath.store(e, x, i, end);
       sums = sums.add(e.blend(0f, FLOATS.indexInRange(i, end).not()));
     }
-    float sum = sums.reduceLanes(VectorOperators.ADD);
+    float sum = VectorMath.sum(sums);
     float inverse = 1 / sum;
     for (long i = at; i < end; i += LANES) {
       VectorMath.store(VectorMath.load(x, i, end).mul(inverse), x, i, end);
@@ -169,7 +169,7 @@ final class CpuAttention {
       VectorMath.store(probability, p, at + j, end);
       VectorMath.store(dProbability, ds, at + j, end);
     }
-    float mean = sums.reduceLanes(VectorOperators.ADD);
+    float mean = VectorMath.sum(sums);
     for (int j = 0; j < n; j += LANES) {
       FloatVector probability = VectorMath.load(p, at + j, end);
       VectorMath.store(

@@ -45,14 +45,14 @@ final class CpuNorm {
         VectorMath.store(s, out, i, end);
         total = total.add(s);
       }
-      float mean = total.reduceLanes(VectorOperators.ADD) / hidden;
+      float mean = VectorMath.sum(total) / hidden;
       FloatVector squares = FloatVector.zero(FLOATS);
       for (long i = at; i < end; i += LANES) {
         FloatVector d =
             VectorMath.load(out, i, end).sub(mean).blend(0f, FLOATS.indexInRange(i, end).not());
         squares = d.lanewise(VectorOperators.FMA, d, squares);
       }
-      float variance = squares.reduceLanes(VectorOperators.ADD) / hidden;
+      float variance = VectorMath.sum(squares) / hidden;
       float reciprocal = (float) (1 / Math.sqrt(variance + epsilon));
       for (long i = at; i < end; i += LANES) {
         FloatVector normalized = VectorMath.load(out, i, end).sub(mean).mul(reciprocal);
@@ -108,8 +108,8 @@ final class CpuNorm {
         sumG = sumG.add(g);
         sumGn = g.lanewise(VectorOperators.FMA, n, sumGn);
       }
-      float meanG = sumG.reduceLanes(VectorOperators.ADD) / hidden;
-      float meanGn = sumGn.reduceLanes(VectorOperators.ADD) / hidden;
+      float meanG = VectorMath.sum(sumG) / hidden;
+      float meanGn = VectorMath.sum(sumGn) / hidden;
       for (long i = at; i < end; i += LANES) {
         FloatVector n = VectorMath.load(sum, i, end).sub(mean).mul(reciprocal);
         FloatVector g = VectorMath.load(dOut, i, end).mul(VectorMath.load(gamma, i - at, hidden));

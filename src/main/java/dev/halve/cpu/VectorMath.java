@@ -2,10 +2,12 @@ package dev.halve.cpu;
 
 import java.lang.foreign.MemorySegment;
 import java.nio.ByteOrder;
+import java.util.stream.IntStream;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.VectorMask;
 import jdk.incubator.vector.VectorOperators;
+import jdk.incubator.vector.VectorShuffle;
 import jdk.incubator.vector.VectorSpecies;
 
 /** Elementwise functions on vectors of floats, each with its error against double precision. */
@@ -20,6 +22,13 @@ final class VectorMath {
   private static final float LN2_HIGH = 0.693359375f;
   private static final float LN2_LOW = -2.12194440e-4f;
   private static final float INVERSE_SQRT_2PI = 0.3989422804014327f;
+
+  /** Each brings the upper half of what is left to be summed onto the lower half. */
+  @SuppressWarnings({"unchecked", "rawtypes"})
+  private static final VectorShuffle<Float>[] FOLDS =
+      IntStream.iterate(LANES / 2, half -> half > 0, half -> half / 2)
+          .mapToObj(half -> VectorShuffle.iota(FLOATS, half, 1, true))
+          .toArray(VectorShuffle[]::new);
 
   private VectorMath() {}
 
@@ -74,6 +83,18 @@ final class VectorMath {
             VectorOperators.FMA,
             FloatVector.broadcast(FLOATS, INVERSE_SQRT_2PI),
             normalCdf(x, exp));
+  }
+
+  /**
+   * The sum of the lanes, in one fixed order. {@code reduceLanes} leaves the order open, and does
+   * differ between interpreted and compiled code: training would not repeat bit for bit.
+   */
+  static float sum(FloatVector vector) {
+    FloatVector sum = vector;
+    for (VectorShuffle<Float> fold : FOLDS) {
+      sum = sum.add(sum.rearrange(fold));
+    }
+    return sum.lane(0);
   }
 
   /** Vector at an element index; lanes past {@code end} are zero. */

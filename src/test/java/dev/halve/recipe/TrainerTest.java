@@ -105,8 +105,7 @@ class TrainerTest {
 
   private static int indexOf(List<TrainingRow> rows, TrainingOrder.Batch batch, int row) {
     int[] offsets = batch.packed().rowOffsets();
-    int[] tokens =
-        Arrays.copyOfRange(batch.packed().tokenIds(), offsets[row], offsets[row + 1]);
+    int[] tokens = Arrays.copyOfRange(batch.packed().tokenIds(), offsets[row], offsets[row + 1]);
     for (int i = 0; i < rows.size(); i++) {
       if (Arrays.equals(rows.get(i).tokenIds(), tokens)) {
         assertThat(batch.starts()[row]).isEqualTo(rows.get(i).start());
@@ -210,18 +209,14 @@ class TrainerTest {
       prune(model);
       model.prepareTraining();
       Trainer trainer = trainer(model, settings);
-      assertThatThrownBy(
-              () ->
-                  trainer.run(
-                      "train",
-                      new StopAfter(stopAt),
-                      state -> Checkpoint.write(file, model, state)))
+      assertThatThrownBy(() ->
+              trainer.run(
+                  "train", new StopAfter(stopAt), state -> Checkpoint.write(file, model, state)))
           .isInstanceOf(StoppedException.class)
           .hasMessageContaining("step " + stopAt + " of 13");
     }
     try (BertForQuestionAnswering model =
-            PretrainedModel.random(
-                device, TinyModel.CONFIG.withDropout(0.1f, 0.1f), 99);
+            PretrainedModel.random(device, TinyModel.CONFIG.withDropout(0.1f, 0.1f), 99);
         Checkpoint checkpoint = Checkpoint.open(file)) {
       checkpoint.restore(model);
       TrainingState state = checkpoint.record(TrainingState.class);
@@ -285,11 +280,8 @@ class TrainerTest {
     try (BertForQuestionAnswering model = TinyModel.random(device, 0)) {
       model.prepareTraining();
       TrainingRow tooLong = new TrainingRow(new int[25], new int[25], 0, 0);
-      assertThatThrownBy(
-              () ->
-                  run(
-                      new Trainer(
-                          model, List.of(tooLong), settings(1, 1, 0), TrainingState.START)))
+      assertThatThrownBy(() ->
+              run(new Trainer(model, List.of(tooLong), settings(1, 1, 0), TrainingState.START)))
           .isInstanceOf(HalveException.class)
           .hasMessageContaining("25 tokens is longer than the model's 24 positions");
       assertThatThrownBy(
