@@ -11,6 +11,7 @@ import org.bytedeco.openblas.global.openblas;
  */
 final class Blas {
   static {
+    OpenBlasCore.choose();
     openblas.blas_set_num_threads(1);
   }
 
