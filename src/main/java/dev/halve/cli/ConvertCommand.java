@@ -10,9 +10,10 @@ import picocli.CommandLine.Option;
 /** {@code halve convert}. */
 @Command(
     name = "convert",
+    header = "Compresses a pruned model, or decompresses a compressed one",
     description =
-        "Compresses a pruned model to 2:4 values and metadata, or decompresses one; both bit for"
-            + " bit.",
+        "Compressed weights are stored as NAME.values and NAME.metadata. Both ways are "
+            + "exact, bit for bit.",
     footer = {
       "  ./halve convert --model retrained --to 2:4 --out sparse",
       "  ./halve convert --model sparse --to dense --out dense-again"

@@ -10,9 +10,10 @@ import tools.jackson.databind.annotation.JsonNaming;
 /** {@code halve doctor}. */
 @Command(
     name = "doctor",
+    header = "Says what this machine offers",
     description =
-        "Says which devices, instruction sets, native libraries and models were found, and what to"
-            + " do about those that were not.",
+        "Devices, instruction sets, native libraries and models that were found, and "
+            + "what to do about those that were not.",
     footer = {"  ./halve doctor", "  ./halve doctor --json"})
 final class DoctorCommand extends HalveCommand {
   @JsonNaming(SnakeCaseStrategy.class)

@@ -12,8 +12,9 @@ import picocli.CommandLine.Option;
 /** {@code halve eval}. */
 @Command(
     name = "eval",
+    header = "Answers questions with a model, and scores the answers",
     description =
-        "Answers questions with a model, and scores the answers: SQuAD's exact match and F1.",
+        "The scores are SQuAD's exact match and F1, as the official script computes " + "them.",
     footer = {
       "  ./halve eval --model halve-out/sparse",
       "  ./halve eval --model retrained --eval dev.json --predictions predictions.json --json"

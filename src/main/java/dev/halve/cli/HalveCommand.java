@@ -12,6 +12,8 @@ import picocli.CommandLine.Spec;
     sortOptions = false,
     sortSynopsis = false,
     abbreviateSynopsis = true,
+    descriptionHeading = "%n",
+    synopsisHeading = "%nUsage: ",
     optionListHeading = "%nOptions:%n",
     parameterListHeading = "%nArguments:%n",
     footerHeading = "%nExamples:%n")

@@ -11,9 +11,10 @@ import picocli.CommandLine.Parameters;
 /** {@code halve inspect}. */
 @Command(
     name = "inspect",
+    header = "Shows what is in a model",
     description =
-        "Shows what is in a model: its modules, where their zeros lie, their size dense and"
-            + " compressed.",
+        "Its modules, the pattern of the zeros in each weight, sizes dense and "
+            + "compressed; or the numbers in the corner of one tensor.",
     footer = {
       "  ./halve inspect",
       "  ./halve inspect halve-out/retrained",

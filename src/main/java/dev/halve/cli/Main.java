@@ -2,7 +2,6 @@ package dev.halve.cli;
 
 import dev.halve.core.HalveException;
 import dev.halve.recipe.StoppedException;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Callable;
 import picocli.CommandLine;
@@ -122,20 +121,24 @@ public final class Main implements Callable<Integer> {
   }
 
   private int misused(ParameterException exception) {
-    CommandLine command = exception.getCommandLine();
-    String name = command.getCommandSpec().qualifiedName();
-    List<String> suggestions = new ArrayList<>();
-    if (exception instanceof UnmatchedArgumentException unmatched) {
-      suggestions.addAll(unmatched.getSuggestions());
-    }
-    String message = firstLine(exception);
-    String hint =
-        suggestions.isEmpty()
-            ? "see ./%s --help".formatted(name)
-            : "did you mean %s?".formatted(String.join(" or ", suggestions));
-    console.error("%s: %s; %s".formatted(name, message, hint));
+    String name = exception.getCommandLine().getCommandSpec().qualifiedName();
+    String message =
+        exception instanceof UnmatchedArgumentException unmatched
+            ? unknown(unmatched)
+            : firstLine(exception);
+    console.error("%s: %s; see ./%s --help".formatted(name, message, name));
     trace(exception);
     return BAD_INPUT;
+  }
+
+  /** {@code unknown option '--tenser', did you mean --tensor?}. */
+  private static String unknown(UnmatchedArgumentException unmatched) {
+    String argument = unmatched.getUnmatched().getFirst();
+    boolean command = unmatched.getCommandLine().getParent() == null;
+    String kind = argument.startsWith("-") ? "option" : command ? "command" : "argument";
+    List<String> suggestions = unmatched.getSuggestions();
+    return "unknown %s '%s'".formatted(kind, argument)
+        + (suggestions.isEmpty() ? "" : " (did you mean %s?)".formatted(suggestions.getFirst()));
   }
 
   private int failed(Exception exception) {

@@ -2,6 +2,7 @@ package dev.halve.cli;
 
 import dev.halve.recipe.ModelSummary.Entry;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.SequencedMap;
@@ -9,8 +10,6 @@ import java.util.stream.Collectors;
 
 /** A model's modules as an indented tree, one line for each that holds tensors. */
 final class ModuleTree {
-  private static final int NAME_WIDTH = 34;
-
   private final SequencedMap<String, ModuleTree> children = new LinkedHashMap<>();
   private final List<Entry> tensors = new ArrayList<>();
 
@@ -35,11 +34,22 @@ final class ModuleTree {
     if (!tensors.isEmpty() && indent.isEmpty()) {
       lines.add(columns("(no module)"));
     }
-    children.forEach((name, module) -> {
-      String label = indent + name;
-      lines.add(module.tensors.isEmpty() ? label : module.columns(label));
-      module.write(indent + "  ", lines);
-    });
+    children.entrySet().stream()
+        .sorted(Comparator.comparingLong(child -> place(child.getKey())))
+        .forEach(child -> {
+          String label = indent + child.getKey();
+          ModuleTree module = child.getValue();
+          lines.add(module.tensors.isEmpty() ? label : module.columns(label));
+          module.write(indent + "  ", lines);
+        });
+  }
+
+  /** Embeddings come first and layers by number; everything else stays in the file's order. */
+  private static long place(String name) {
+    if (name.equals("embeddings")) {
+      return -1;
+    }
+    return name.matches("\\d{1,9}") ? Long.parseLong(name) : Long.MAX_VALUE;
   }
 
   /** Shape of the weight, pattern, and bytes of all the module's own tensors. */
@@ -60,9 +70,8 @@ final class ModuleTree {
         compressed == dense
             ? Bytes.text(dense)
             : Bytes.text(dense) + " -> " + Bytes.text(compressed);
-    return "%-*s".replace("*", Integer.toString(NAME_WIDTH)).formatted(label)
-        + " %-28s %-8s %s"
-            .formatted(weight.dtype() + " " + weight.shape() + others, pattern(weight), size);
+    return "%-34s %-28s %-16s %s"
+        .formatted(label, weight.dtype() + " " + weight.shape() + others, pattern(weight), size);
   }
 
   private static String pattern(Entry weight) {

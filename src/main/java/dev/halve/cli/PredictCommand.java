@@ -17,7 +17,8 @@ import picocli.CommandLine.Option;
 /** {@code halve predict}. */
 @Command(
     name = "predict",
-    description = "Answers a question from a context.",
+    header = "Answers a question from a context",
+    description = "The answer is the likeliest span of the context.",
     footer = {
       "  ./halve predict --question 'Who wrote it?' --context 'Ada wrote it in 1843.'",
       "  ./halve predict --model retrained --question 'Who?' --context-file letter.txt --json"

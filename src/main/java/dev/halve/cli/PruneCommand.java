@@ -10,9 +10,11 @@ import picocli.CommandLine.Option;
 /** {@code halve prune}. */
 @Command(
     name = "prune",
+    header = "Prunes the linear weights of a model",
     description =
-        "Prunes the linear weights of a model's encoder, 2:4 unless told otherwise; they stay"
-            + " dense, with zeros.",
+        "The weights of the encoder become 2:4, unless told otherwise, by magnitude. "
+            + "They stay dense, with zeros: halve train retrains them under the mask, halve "
+            + "convert compresses them.",
     footer = {
       "  ./halve prune --model dense --out pruned",
       "  ./halve prune --model dense --sparsity-level 0.5 --sparse-block-shape 1x4 --out"

@@ -10,9 +10,10 @@ import picocli.CommandLine.Option;
 /** {@code halve score}. */
 @Command(
     name = "score",
+    header = "Scores a predictions file",
     description =
-        "Scores a predictions file against a file of questions as the official SQuAD v1.1 script"
-            + " does.",
+        "Exact match and F1, as the official SQuAD v1.1 script computes them, always as "
+            + "JSON. Questions without a prediction are named and count 0.",
     footer = {"  ./halve score --data dev-v1.1.json --predictions predictions.json"})
 final class ScoreCommand extends HalveCommand {
   @Option(

@@ -12,7 +12,10 @@ import picocli.CommandLine.Option;
 /** {@code halve train}. */
 @Command(
     name = "train",
-    description = "Fine-tunes a model on questions. What is pruned in it stays exactly zero.",
+    header = "Fine-tunes a model on questions",
+    description =
+        "Weights that are zero by pruning stay exactly zero. May be interrupted at any "
+            + "moment and gone on with by --resume.",
     footer = {
       "  ./halve train --out dense",
       "  ./halve train --model bert-base-uncased/ --train train.json --epochs 2 --out dense",

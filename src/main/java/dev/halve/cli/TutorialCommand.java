@@ -14,9 +14,11 @@ import picocli.CommandLine.Option;
 /** {@code halve tutorial}. */
 @Command(
     name = "tutorial",
+    header = "Runs the whole recipe: fine-tune, prune, retrain, compress, measure",
     description =
-        "Runs the whole recipe: fine-tune, measure, prune, measure, retrain, measure, compress,"
-            + " measure, report.",
+        "Fine-tunes, measures, prunes, measures, retrains under the mask, measures, "
+            + "compresses, measures, times, and reports. May be interrupted at any moment and "
+            + "gone on with by --resume.",
     footer = {
       "  ./halve tutorial",
       "  ./halve tutorial --preset full",
