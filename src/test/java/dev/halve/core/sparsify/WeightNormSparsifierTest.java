@@ -6,10 +6,12 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
+import dev.halve.core.TorchReference;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.core.sparse.SparsityPattern;
 import dev.halve.core.sparsify.WeightNormSparsifier.Config;
 import dev.halve.core.sparsify.WeightNormSparsifier.Norm;
+import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
@@ -22,6 +24,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.EnumSource;
+import tools.jackson.databind.JsonNode;
 
 class WeightNormSparsifierTest {
   private final Arena arena = Arena.ofConfined();
@@ -110,6 +113,30 @@ class WeightNormSparsifierTest {
       assertThat(mask(weight, config))
           .as("seed %d", seed)
           .containsExactly(reference(weight, config));
+    }
+  }
+
+  @Test
+  void masksAreThoseOfPyTorch() throws IOException {
+    for (JsonNode reference : TorchReference.read().get("masks")) {
+      Tensor weight =
+          TorchReference.weight(
+              arena,
+              DType.F32,
+              reference.get("rows").intValue(),
+              reference.get("columns").intValue(),
+              reference.get("seed").intValue());
+      JsonNode block = reference.get("block");
+      Config config =
+          new Config(
+              reference.get("level").doubleValue(),
+              new BlockShape(block.get(0).intValue(), block.get(1).intValue()),
+              reference.get("zeros").intValue(),
+              reference.get("norm").intValue() == 1 ? Norm.L1 : Norm.L2);
+      String mask = reference.get("mask").stringValue();
+      assertThat(mask(weight, config))
+          .as("%s", config)
+          .containsExactly(mask.chars().map(digit -> digit - '0').toArray());
     }
   }
 

@@ -1,0 +1,151 @@
+package dev.halve.core.sparsify;
+
+import dev.halve.core.DType;
+import dev.halve.core.HalveException;
+import dev.halve.core.Tensor;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.stream.IntStream;
+
+/**
+ * The second moments of what goes into a linear layer, {@code Σ xᵀ·x [in, in]} over calibration
+ * text: up to a factor the Hessian of the layer's squared error. Layers that read the same input
+ * share one. Products are in single, sums over batches in double precision.
+ */
+public final class InputMoments implements AutoCloseable {
+  private static final int TILE = 256;
+
+  private final int in;
+  private final Arena arena = Arena.ofShared();
+  // Tiles on and above the diagonal only; an entry below it is never read.
+  private final MemorySegment sums;
+  private long tokens;
+  private Tensor factor;
+  private double factorDamping = Double.NaN;
+
+  /**
+   * @param in the layer's inputs
+   */
+  @SuppressWarnings("MustBeClosedChecker") // closed with this object
+  public InputMoments(int in) {
+    this.in = in;
+    this.sums = arena.allocate((long) in * in * Double.BYTES, Tensor.ALIGNMENT);
+  }
+
+  /** The layer's inputs. */
+  public int in() {
+    return in;
+  }
+
+  /** How many tokens were added. */
+  public long tokens() {
+    return tokens;
+  }
+
+  /** Adds what went into the layer: a host tensor F32 {@code [tokens, in]}. */
+  public void add(Tensor inputs) {
+    if (inputs.dtype() != DType.F32 || inputs.shape().rank() != 2 || inputs.extent(1) != in) {
+      throw new IllegalArgumentException(inputs + " for " + in + " inputs");
+    }
+    int tiles = Math.ceilDiv(in, TILE);
+    IntStream.range(0, tiles * tiles)
+        .filter(tile -> tile / tiles <= tile % tiles)
+        .parallel()
+        .forEach(tile -> addTile(inputs, tile / tiles * TILE, tile % tiles * TILE));
+    tokens += inputs.extent(0);
+    factorDamping = Double.NaN;
+  }
+
+  private void addTile(Tensor inputs, int row, int column) {
+    int rows = Math.min(TILE, in - row);
+    int columns = Math.min(TILE, in - column);
+    try (Arena scratch = Arena.ofConfined()) {
+      MemorySegment tile = scratch.allocate((long) rows * columns * Float.BYTES, Tensor.ALIGNMENT);
+      int count = Math.toIntExact(inputs.extent(0));
+      DenseAlgebra.gramTile(inputs.segment(), count, in, row, rows, column, columns, tile);
+      for (int i = 0; i < rows; i++) {
+        for (int j = 0; j < columns; j++) {
+          long index = (long) (row + i) * in + column + j;
+          double sum = sums.getAtIndex(ValueLayout.JAVA_DOUBLE, index);
+          float term = tile.getAtIndex(ValueLayout.JAVA_FLOAT, (long) i * columns + j);
+          sums.setAtIndex(ValueLayout.JAVA_DOUBLE, index, sum + term);
+        }
+      }
+    }
+  }
+
+  /** One entry of the sum. */
+  public double get(int row, int column) {
+    long index = row <= column ? (long) row * in + column : (long) column * in + row;
+    return sums.getAtIndex(ValueLayout.JAVA_DOUBLE, index);
+  }
+
+  /** The L2 norm of each input, F32 {@code [in]}, owned by the arena. */
+  public Tensor norms(Arena owner) {
+    float[] norms = new float[in];
+    for (int i = 0; i < in; i++) {
+      norms[i] = (float) Math.sqrt(get(i, i));
+    }
+    return Tensor.of(owner, norms, in);
+  }
+
+  /**
+   * The upper factor {@code U} of the inverse {@code (H + damping · mean(diag H) · I)⁻¹ = Uᵀ·U},
+   * F64 {@code [in, in]}, kept until the next {@link #add} because layers with one input share it;
+   * what lies below its diagonal is undefined. An input that was always zero counts as independent
+   * of the others.
+   *
+   * @param damping 0.01 in the paper
+   * @throws HalveException if the inputs hold NaN or infinity, or the damping does not suffice
+   */
+  Tensor inverseFactor(double damping) {
+    if (factorDamping == damping) {
+      return factor;
+    }
+    double trace = 0;
+    for (int i = 0; i < in; i++) {
+      trace += get(i, i);
+    }
+    if (!Double.isFinite(trace)) {
+      throw new HalveException("the calibration inputs hold NaN or infinity; find sound weights");
+    }
+    double added = damping * trace / in;
+    factorDamping = Double.NaN;
+    factor = factor == null ? Tensor.allocate(arena, DType.F64, in, in) : factor;
+    MemorySegment data = factor.segment();
+    // H = R·Rᵀ with an upper R, so that U is R⁻¹: the lower Cholesky factor of H read backwards.
+    for (int i = 0; i < in; i++) {
+      for (int j = 0; j <= i; j++) {
+        double value = get(in - 1 - i, in - 1 - j);
+        if (i == j) {
+          value = (value == 0 ? 1 : value) + added;
+        }
+        data.setAtIndex(ValueLayout.JAVA_DOUBLE, (long) i * in + j, value);
+      }
+    }
+    if (!DenseAlgebra.invertCholesky(data, in)) {
+      throw new HalveException(
+          "the calibration inputs do not determine the weights; calibrate with more text, or with"
+              + " a damping above "
+              + damping);
+    }
+    // Turned in place by half a turn: the lower triangle becomes the upper.
+    long last = (long) in * in - 1;
+    for (long index = 0; index < last - index; index++) {
+      double value = data.getAtIndex(ValueLayout.JAVA_DOUBLE, index);
+      data.setAtIndex(
+          ValueLayout.JAVA_DOUBLE, index, data.getAtIndex(ValueLayout.JAVA_DOUBLE, last - index));
+      data.setAtIndex(ValueLayout.JAVA_DOUBLE, last - index, value);
+    }
+    factorDamping = damping;
+    return factor;
+  }
+
+  @Override
+  public void close() {
+    if (arena.scope().isAlive()) {
+      arena.close();
+    }
+  }
+}
