@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.SplittableRandom;
 import java.util.stream.IntStream;
 import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.VectorSpecies;
 
 /**
@@ -17,7 +18,7 @@ import jdk.incubator.vector.VectorSpecies;
  */
 final class PermutationSearch {
   // One width on every machine, and lanes summed in order: the result does not depend on either.
-  private static final VectorSpecies<Float> LANES = FloatVector.SPECIES_256;
+  private static final VectorSpecies<Integer> LANES = IntVector.SPECIES_256;
 
   /** A smaller relative gain is not worth another sweep. */
   private static final double LEAST_GAIN = 1e-6;
@@ -26,8 +27,11 @@ final class PermutationSearch {
   private static final int[] HALVES =
       IntStream.range(0, 256).filter(m -> Integer.bitCount(m) == 4 && (m & 1) == 1).toArray();
 
-  /** Magnitudes by channel, {@code [in][rows]}, the rows filled up with zeros. */
-  private final float[][] channels;
+  /**
+   * Magnitudes by channel, {@code [in][rows]}, the rows filled up with zeros, as the bits of
+   * floats: magnitudes order as their bits do, and comparing those takes one instruction.
+   */
+  private final int[][] channels;
 
   private final int segmentGroups;
   private final SplittableRandom random;
@@ -41,12 +45,13 @@ final class PermutationSearch {
     int in = Math.toIntExact(importances.getFirst().extent(1));
     long rows = importances.stream().mapToLong(tensor -> tensor.extent(0)).sum();
     int lanes = LANES.length();
-    this.channels = new float[in][Math.toIntExact(Math.ceilDiv(rows, lanes) * lanes)];
+    this.channels = new int[in][Math.toIntExact(Math.ceilDiv(rows, lanes) * lanes)];
     int row = 0;
     for (Tensor importance : importances) {
       for (long r = 0; r < importance.extent(0); r++, row++) {
         for (int channel = 0; channel < in; channel++) {
-          channels[channel][row] = Math.abs(importance.getFloat(r * in + channel));
+          float magnitude = Math.abs(importance.getFloat(r * in + channel));
+          channels[channel][row] = Float.floatToRawIntBits(magnitude);
         }
       }
     }
@@ -76,9 +81,9 @@ final class PermutationSearch {
       }
     }
     double total = 0;
-    for (float[] channel : channels) {
-      for (float value : channel) {
-        total += value;
+    for (int[] channel : channels) {
+      for (int bits : channel) {
+        total += Float.intBitsToFloat(bits);
       }
     }
     return new ChannelPermutation(bestOrder, before, Arrays.stream(bestKept).sum(), total);
@@ -164,20 +169,21 @@ final class PermutationSearch {
 
   /** The two largest of four, summed over the rows. */
   private double kept(int[] group, int start) {
-    float[] a = channels[group[start]];
-    float[] b = channels[group[start + 1]];
-    float[] c = channels[group[start + 2]];
-    float[] d = channels[group[start + 3]];
-    FloatVector sum = FloatVector.zero(LANES);
+    int[] a = channels[group[start]];
+    int[] b = channels[group[start + 1]];
+    int[] c = channels[group[start + 2]];
+    int[] d = channels[group[start + 3]];
+    FloatVector sum = FloatVector.zero(FloatVector.SPECIES_256);
     for (int row = 0; row < a.length; row += LANES.length()) {
-      FloatVector va = FloatVector.fromArray(LANES, a, row);
-      FloatVector vb = FloatVector.fromArray(LANES, b, row);
-      FloatVector vc = FloatVector.fromArray(LANES, c, row);
-      FloatVector vd = FloatVector.fromArray(LANES, d, row);
-      FloatVector highAb = va.max(vb);
-      FloatVector highCd = vc.max(vd);
-      FloatVector lowest = va.min(vb).max(vc.min(vd));
-      sum = sum.add(highAb.max(highCd)).add(highAb.min(highCd).max(lowest));
+      IntVector va = IntVector.fromArray(LANES, a, row);
+      IntVector vb = IntVector.fromArray(LANES, b, row);
+      IntVector vc = IntVector.fromArray(LANES, c, row);
+      IntVector vd = IntVector.fromArray(LANES, d, row);
+      IntVector highAb = va.max(vb);
+      IntVector highCd = vc.max(vd);
+      IntVector low = va.min(vb).max(vc.min(vd));
+      sum = sum.add(highAb.max(highCd).reinterpretAsFloats());
+      sum = sum.add(highAb.min(highCd).max(low).reinterpretAsFloats());
     }
     double total = 0;
     for (int lane = 0; lane < LANES.length(); lane++) {
