@@ -11,7 +11,6 @@ import org.bytedeco.openblas.global.openblas;
  */
 final class Blas {
   static {
-    OpenBlasCore.choose();
     openblas.blas_set_num_threads(1);
   }
 
