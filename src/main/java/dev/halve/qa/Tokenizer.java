@@ -87,6 +87,15 @@ public final class Tokenizer implements AutoCloseable {
     return new Tokenizer(file.toString(), bytes(file));
   }
 
+  /**
+   * The tokenizer of a {@code tokenizer.json} in memory.
+   *
+   * @param name what to call it in messages
+   */
+  public static Tokenizer ofJson(String name, byte[] json) {
+    return new Tokenizer(name, json.clone());
+  }
+
   /** A {@code tokenizer.json} among the resources of the class path. */
   public static Tokenizer ofResource(String resource) {
     try (InputStream stream = Tokenizer.class.getResourceAsStream("/" + resource)) {
