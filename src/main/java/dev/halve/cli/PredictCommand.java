@@ -35,6 +35,13 @@ final class PredictCommand extends HalveCommand {
   @Mixin private FeatureOptions features;
   @Mixin private EvaluationOptions evaluation;
 
+  @Option(
+      names = "--top",
+      paramLabel = "N",
+      defaultValue = "1",
+      description = "How many answers to print, the likeliest first (default: 1).")
+  private int top;
+
   /** Where the context is. */
   private static final class Source {
     @Option(
@@ -71,6 +78,9 @@ final class PredictCommand extends HalveCommand {
 
   @Override
   void run(Console console, TerminalProgress progress) {
+    if (top < 1) {
+      throw new HalveException("--top must be 1 or more, found " + top);
+    }
     List<Steps.Answer> answers =
         Steps.predict(
             model.orTutorials("sparse"),
@@ -80,10 +90,14 @@ final class PredictCommand extends HalveCommand {
             features.over(FeatureSettings.DEFAULT),
             evaluation.over(EvaluationSettings.DEFAULT),
             progress);
+    answers = answers.subList(0, Math.min(top, answers.size()));
     if (json()) {
       console.json(new Prediction(question, answers));
       return;
     }
-    console.print(answers.isEmpty() ? "(no answer)" : answers.getFirst().text());
+    for (Steps.Answer answer : answers) {
+      console.print(
+          top == 1 ? answer.text() : "%8.3f  %s".formatted(answer.score(), answer.text()));
+    }
   }
 }

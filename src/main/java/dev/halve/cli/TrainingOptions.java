@@ -33,7 +33,7 @@ final class TrainingOptions {
   @Option(
       names = "--max-steps",
       paramLabel = "STEPS",
-      description = "Where to stop at the latest; 0 for no limit.")
+      description = "How many steps to take, whatever the epochs; 0 for as many as those have.")
   private Integer maxSteps;
 
   @Option(

@@ -2,20 +2,15 @@ package dev.halve.recipe;
 
 import dev.halve.core.DType;
 import dev.halve.core.Tensor;
-import dev.halve.core.sparsify.WeightNormSparsifier;
 import dev.halve.engine.BertConfig;
 import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.CompiledModel;
 import dev.halve.engine.Device;
-import dev.halve.engine.Linear;
 import dev.halve.engine.PackedBatch;
-import dev.halve.engine.Parameter;
 import dev.halve.engine.Pass;
 import dev.halve.engine.PretrainedModel;
-import dev.halve.engine.Weight;
 import dev.halve.engine.Workspace;
 import java.lang.foreign.Arena;
-import java.util.HashMap;
 import java.util.IdentityHashMap;
 import java.util.Map;
 
@@ -28,21 +23,23 @@ final class BenchmarkEncoder implements AutoCloseable {
 
   private final BertForQuestionAnswering model;
   private final boolean head;
+  private final boolean owner;
   private final Workspace workspace;
   private final Map<PackedBatch, Tensor> outputs = new IdentityHashMap<>();
   private final Arena arena = Arena.ofShared();
   private CompiledModel compiled;
   private PackedBatch compiledFor;
 
-  private BenchmarkEncoder(BertForQuestionAnswering model, boolean head) {
+  private BenchmarkEncoder(BertForQuestionAnswering model, boolean head, boolean owner) {
     this.model = model;
     this.head = head;
+    this.owner = owner;
     this.workspace = new Workspace(model.device());
   }
 
   /** A model of random weights. */
   static BenchmarkEncoder random(Device device, BertConfig config, boolean head) {
-    return new BenchmarkEncoder(PretrainedModel.random(device, config, SEED), head);
+    return new BenchmarkEncoder(PretrainedModel.random(device, config, SEED), head, true);
   }
 
   /**
@@ -55,49 +52,22 @@ final class BenchmarkEncoder implements AutoCloseable {
       Device device, PretrainedModel pretrained, boolean head, Progress progress) {
     BertForQuestionAnswering stored =
         pretrained.questionAnswering(device, SEED, head ? progress::note : _ -> {});
-    boolean anyCompressed =
-        stored.bert().linears().stream()
-            .anyMatch(linear -> linear.weight() instanceof Weight.Compressed);
-    if (!anyCompressed) {
-      return new BenchmarkEncoder(stored, head);
-    }
-    try (stored) {
-      return new BenchmarkEncoder(denseCopy(stored), head);
-    }
+    Compression.decompress(stored);
+    return new BenchmarkEncoder(stored, head, true);
   }
 
-  private static BertForQuestionAnswering denseCopy(BertForQuestionAnswering from) {
-    BertForQuestionAnswering to = PretrainedModel.random(from.device(), from.config(), SEED);
-    Map<String, Parameter> parameters = new HashMap<>();
-    to.parameters().forEach(parameter -> parameters.put(parameter.name(), parameter));
-    Map<String, Linear> linears = new HashMap<>();
-    to.bert().linears().forEach(linear -> linears.put(linear.name(), linear));
-    try (Arena scratch = Arena.ofConfined()) {
-      for (Linear linear : from.bert().linears()) {
-        linears.get(linear.name()).setWeight(linear.weight(scratch));
-      }
-      for (Parameter parameter : from.parameters()) {
-        Tensor host = Tensor.allocate(scratch, DType.F32, parameter.value().shape().extents());
-        from.device().download(parameter.value(), host);
-        Parameter copy = parameters.get(parameter.name());
-        to.device().upload(host, copy.value());
-        to.device().round(copy);
-      }
-    }
-    return to;
+  /** A model with its head that somebody else owns, as it is. */
+  static BenchmarkEncoder of(BertForQuestionAnswering model) {
+    return new BenchmarkEncoder(model, true, false);
   }
 
   /** Makes every encoder weight that can be so 2:4 by magnitude; it stays dense, with zeros. */
   void prune() {
-    WeightNormSparsifier sparsifier =
-        new WeightNormSparsifier(WeightNormSparsifier.Config.SEMI_STRUCTURED);
-    sparsifier.prepare(model.bert().linears());
-    sparsifier.step();
-    sparsifier.squashMask();
+    Pruning.prune(model, PruningSettings.SEMI_STRUCTURED);
   }
 
   void compress() {
-    model.toSparseSemiStructured();
+    Compression.compress(model);
   }
 
   /** Bytes of the encoder's linear weights in the device's memory. */
@@ -142,7 +112,9 @@ final class BenchmarkEncoder implements AutoCloseable {
   public void close() {
     closeCompiled();
     workspace.close();
-    model.close();
+    if (owner) {
+      model.close();
+    }
     arena.close();
   }
 }

@@ -3,6 +3,8 @@ package dev.halve.recipe;
 import java.nio.file.Path;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
 import tools.jackson.databind.annotation.JsonNaming;
+import tools.jackson.databind.annotation.JsonSerialize;
+import tools.jackson.databind.ser.std.ToStringSerializer;
 
 /**
  * Which questions to learn and to be asked.
@@ -16,7 +18,12 @@ import tools.jackson.databind.annotation.JsonNaming;
  * @param maxEval the first so many evaluation questions; 0 for all
  */
 @JsonNaming(SnakeCaseStrategy.class)
-public record DataSettings(String name, Path train, Path eval, int maxTrain, int maxEval) {
+public record DataSettings(
+    String name,
+    @JsonSerialize(using = ToStringSerializer.class) Path train,
+    @JsonSerialize(using = ToStringSerializer.class) Path eval,
+    int maxTrain,
+    int maxEval) {
   public static final DataSettings SYNTHETIC = new DataSettings("synthetic", null, null, 0, 0);
   public static final DataSettings SQUAD = new DataSettings("squad", null, null, 0, 0);
 

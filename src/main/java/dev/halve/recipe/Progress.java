@@ -19,7 +19,7 @@ public interface Progress {
 
   /**
    * @param done of the stage's total; starts above 0 where a run is resumed
-   * @param perSecond units a second of late; 0 while unknown
+   * @param perSecond units a second since the stage began here; 0 while unknown
    * @param detail what else is to be shown, such as {@code loss 1.234}; may be empty
    */
   default void advance(long done, double perSecond, String detail) {}

@@ -1,11 +1,28 @@
 package dev.halve.recipe;
 
+import dev.halve.core.HalveException;
+import dev.halve.core.Shape;
+import dev.halve.engine.BertForQuestionAnswering;
+import dev.halve.engine.Device;
+import dev.halve.engine.Devices;
+import dev.halve.engine.Linear;
+import dev.halve.engine.PretrainedModel;
+import dev.halve.engine.Weight;
+import dev.halve.qa.Answers;
+import dev.halve.qa.Example;
+import dev.halve.qa.Predictions;
+import dev.halve.qa.QaFeatures;
+import dev.halve.qa.SquadDataset;
+import dev.halve.qa.SquadScore;
 import dev.halve.report.LayerSparsity;
 import dev.halve.report.LossCurve;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
 import tools.jackson.databind.annotation.JsonNaming;
+import tools.jackson.databind.annotation.JsonSerialize;
+import tools.jackson.databind.ser.std.ToStringSerializer;
 
 /**
  * The recipe's steps, each on a model of its own: a built-in model's name or a Hugging Face folder
@@ -19,13 +36,13 @@ public final class Steps {
    *
    * @param folder the trained model
    * @param steps taken since its first start
-   * @param seconds of this run alone, where it was resumed
+   * @param seconds in all, where it was resumed
    * @param tokensPerS trained on, in this run
    * @param sparsity the share of zeros in the encoder's linear weights
    */
   @JsonNaming(SnakeCaseStrategy.class)
   public record Trained(
-      Path folder,
+      @JsonSerialize(using = ToStringSerializer.class) Path folder,
       int steps,
       double seconds,
       double tokensPerS,
@@ -48,7 +65,29 @@ public final class Steps {
       Path out,
       boolean resume,
       Progress progress) {
-    throw new UnsupportedOperationException("being written");
+    Path checkpoint = out.resolve("checkpoint.safetensors");
+    if (Files.exists(checkpoint) && !resume) {
+      throw new HalveException(
+          out
+              + " holds an unfinished training; go on with it with --resume, name another folder,"
+              + " or delete "
+              + checkpoint);
+    }
+    Output.require(out);
+    SquadDataset questions = QuestionData.train(data, progress);
+    try (Device opened = Devices.open(device)) {
+      return new TrainingRun("train", model, training, checkpoint, out)
+          .run(
+              opened,
+              tokenizer ->
+                  TrainingRun.rows(
+                      QaFeatures.of(
+                          tokenizer,
+                          questions.examples(),
+                          features.maxLength(),
+                          features.docStride())),
+              progress);
+    }
   }
 
   /**
@@ -59,12 +98,27 @@ public final class Steps {
    */
   @JsonNaming(SnakeCaseStrategy.class)
   public record Pruned(
-      Path folder, double sparsity, List<LayerSparsity> layers, List<String> leftDense) {}
+      @JsonSerialize(using = ToStringSerializer.class) Path folder,
+      double sparsity,
+      List<LayerSparsity> layers,
+      List<String> leftDense) {}
 
   /** Prunes the encoder's linear weights, and leaves dense weights with zeros. */
   public static Pruned prune(
       String model, String device, PruningSettings pruning, Path out, Progress progress) {
-    throw new UnsupportedOperationException("being written");
+    Output.require(out);
+    try (Device cpu = Devices.open("cpu");
+        LoadedModel loaded = LoadedModel.open(model, cpu, 0, progress)) {
+      Stage stage = Stage.begin(progress, "prune", 0, "weights");
+      Compression.decompress(loaded.model());
+      List<String> leftDense = Pruning.prune(loaded.model(), pruning);
+      leftDense.forEach(
+          name -> progress.note(name + " is left dense: its shape does not fit the pattern"));
+      PretrainedModel.save(loaded.model(), loaded.origin(), out);
+      List<LayerSparsity> layers = Pruning.layers(loaded.model());
+      stage.end();
+      return new Pruned(out, Pruning.sparsity(layers), layers, leftDense);
+    }
   }
 
   /**
@@ -92,7 +146,21 @@ public final class Steps {
       EvaluationSettings evaluation,
       Path predictions,
       Progress progress) {
-    throw new UnsupportedOperationException("being written");
+    SquadDataset questions = QuestionData.eval(data, progress);
+    try (Device opened = Devices.open(device);
+        LoadedModel loaded = LoadedModel.open(model, opened, 0, progress)) {
+      QaFeatures rows =
+          QaFeatures.of(
+              loaded.tokenizer(), questions.examples(), features.maxLength(), features.docStride());
+      Evaluator.Outcome outcome =
+          Evaluator.evaluate(loaded.model(), questions, rows, evaluation, "evaluate", progress);
+      if (predictions != null) {
+        Predictions.write(predictions, outcome.predictions());
+      }
+      SquadScore score = outcome.score();
+      return new Evaluated(
+          score.exactMatch(), score.f1(), score.total(), outcome.seconds(), outcome.tokensPerS());
+    }
   }
 
   /** The two forms of a pruned model's weights in a folder. */
@@ -109,12 +177,32 @@ public final class Steps {
    * @param leftDense names of the encoder's linear weights that are not 2:4
    */
   @JsonNaming(SnakeCaseStrategy.class)
-  public record Converted(Path folder, long fromBytes, long toBytes, List<String> leftDense) {}
+  public record Converted(
+      @JsonSerialize(using = ToStringSerializer.class) Path folder,
+      long fromBytes,
+      long toBytes,
+      List<String> leftDense) {}
 
   /** Compresses a pruned model, or decompresses a compressed one; both bit for bit. */
   public static Converted convert(
       String model, String device, Form form, Path out, Progress progress) {
-    throw new UnsupportedOperationException("being written");
+    Output.require(out);
+    try (Device cpu = Devices.open("cpu");
+        LoadedModel loaded = LoadedModel.open(model, cpu, 0, progress)) {
+      Stage stage = Stage.begin(progress, "convert", 0, "weights");
+      long fromBytes = bytes(loaded.model());
+      List<String> leftDense = List.of();
+      switch (form) {
+        case DENSE -> Compression.decompress(loaded.model());
+        case SPARSE_SEMI_STRUCTURED -> {
+          leftDense = Compression.compress(loaded.model());
+          leftDense.forEach(name -> progress.note(name + " is left dense: it is not 2:4"));
+        }
+      }
+      PretrainedModel.save(loaded.model(), loaded.origin(), out);
+      stage.end();
+      return new Converted(out, fromBytes, bytes(loaded.model()), leftDense);
+    }
   }
 
   /**
@@ -135,7 +223,18 @@ public final class Steps {
       FeatureSettings features,
       EvaluationSettings evaluation,
       Progress progress) {
-    throw new UnsupportedOperationException("being written");
+    Example example = new Example("question", question, context, List.of());
+    try (Device opened = Devices.open(device);
+        LoadedModel loaded = LoadedModel.open(model, opened, 0, progress)) {
+      QaFeatures rows =
+          QaFeatures.of(
+              loaded.tokenizer(), List.of(example), features.maxLength(), features.docStride());
+      Answers.Prediction best =
+          Evaluator.answers(loaded.model(), rows, evaluation, "predict", progress).best(0);
+      return best == null
+          ? List.of()
+          : List.of(new Answer(best.text(), best.score(), best.start(), best.end()));
+    }
   }
 
   /**
@@ -148,6 +247,18 @@ public final class Steps {
 
   /** Scores a file {@code {"id": "text"}} against a file in SQuAD v1.1 format. */
   public static Scored score(Path data, Path predictions) {
-    throw new UnsupportedOperationException("being written");
+    SquadScore score = SquadScore.of(SquadDataset.read(data), Predictions.read(predictions));
+    return new Scored(score.exactMatch(), score.f1(), score.total(), score.unanswered());
+  }
+
+  /** Of the tensors as they are stored. */
+  private static long bytes(BertForQuestionAnswering model) {
+    long bytes = model.parameters().stream().mapToLong(each -> each.value().bytes()).sum();
+    for (Linear linear : model.bert().linears()) {
+      if (linear.weight() instanceof Weight.Compressed(var name, Shape shape, var packed)) {
+        bytes += shape.elements() / 2 * 4 + shape.extent(0) * Math.ceilDiv(shape.extent(1), 8);
+      }
+    }
+    return bytes;
   }
 }

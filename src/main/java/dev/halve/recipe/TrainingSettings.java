@@ -13,7 +13,7 @@ import tools.jackson.databind.annotation.JsonNaming;
  * @param warmupSteps over which the learning rate grows linearly from 0
  * @param batchSize rows a step
  * @param epochs passes over the data
- * @param maxSteps where to stop at the latest; 0 for no limit
+ * @param maxSteps how many steps to take, whatever the epochs; 0 for as many as the epochs have
  * @param maxGradNorm gradients are clipped to this global L2 norm
  * @param seed of the order of the rows, of dropout, and of a new head
  * @param loggingSteps the loss is averaged and logged over this many steps
@@ -54,7 +54,7 @@ public record TrainingSettings(
     Settings.require(warmupSteps >= 0, "warmup steps", "0 or more", warmupSteps);
     Settings.require(batchSize >= 1, "batch size", "1 or more", batchSize);
     Settings.require(epochs >= 1, "epochs", "1 or more", epochs);
-    Settings.require(maxSteps >= 0, "max steps", "0 (no limit) or more", maxSteps);
+    Settings.require(maxSteps >= 0, "max steps", "0 (as the epochs have) or more", maxSteps);
     Settings.require(maxGradNorm > 0, "max grad norm", "above 0", maxGradNorm);
     Settings.require(
         weightDecay >= 0 && weightDecay < 1, "weight decay", "0 or more, below 1", weightDecay);
@@ -63,5 +63,21 @@ public record TrainingSettings(
     if (schedule == null) {
       throw new HalveException("schedule must be CONSTANT or LINEAR");
     }
+  }
+
+  /** The same training with more or fewer checkpoints. */
+  TrainingSettings withCheckpointSeconds(int seconds) {
+    return new TrainingSettings(
+        learningRate,
+        schedule,
+        warmupSteps,
+        batchSize,
+        epochs,
+        maxSteps,
+        maxGradNorm,
+        weightDecay,
+        seed,
+        loggingSteps,
+        seconds);
   }
 }

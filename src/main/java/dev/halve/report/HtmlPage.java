@@ -58,15 +58,15 @@ final class HtmlPage {
         <header>
         <p class="brand">Halve</p>
         <h1>%s, half the weight</h1>
-        <p class="lead">Fine-tuned, pruned to 2:4, retrained under the mask, compressed. %s questions: \
-        %s to learn, %s to be asked. Measured on %s.</p>
+        <p class="lead">Fine-tuned, pruned to 2:4, retrained under the mask, compressed. Questions: %s, \
+        %s to learn from and %s to be asked. Measured on %s.</p>
         </header>
         """
             .formatted(
                 Html.escape(results.model()),
                 stylesheet(),
                 Html.escape(results.model()),
-                Html.escape(capitalised(results.data())),
+                Html.escape(results.data()),
                 Numbers.count(results.trainQuestions()),
                 Numbers.count(results.evalQuestions()),
                 Html.escape(results.device())));
@@ -330,10 +330,6 @@ final class HtmlPage {
                     Html.escape(String.valueOf(key).replace('_', ' ')),
                     value == null ? "–" : Html.escape(value))));
     page.append("</dl></div>\n");
-  }
-
-  private static String capitalised(String text) {
-    return text.isEmpty() ? text : Character.toUpperCase(text.charAt(0)) + text.substring(1);
   }
 
   private static String stylesheet() {

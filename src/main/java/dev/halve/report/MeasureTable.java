@@ -78,9 +78,11 @@ final class MeasureTable {
   /** The table as text, with what it is about above it. */
   static String text(Results results) {
     StringBuilder text = new StringBuilder();
-    text.append(results.model()).append(", ").append(results.data()).append(" questions (");
-    text.append(Numbers.count(results.evalQuestions())).append(" asked), ");
-    text.append(results.device()).append('\n');
+    text.append("Model      ").append(results.model()).append('\n');
+    text.append("Questions  ").append(results.data()).append(", ");
+    text.append(Numbers.count(results.trainQuestions())).append(" to learn from, ");
+    text.append(Numbers.count(results.evalQuestions())).append(" asked\n");
+    text.append("Device     ").append(results.device()).append('\n');
     String group = "";
     for (Row row : rows(results)) {
       if (!row.group().equals(group)) {

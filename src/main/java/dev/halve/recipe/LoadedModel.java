@@ -1,0 +1,91 @@
+package dev.halve.recipe;
+
+import dev.halve.core.DType;
+import dev.halve.core.Tensor;
+import dev.halve.core.sparse.SparseSemiStructuredTensor;
+import dev.halve.core.sparse.SparsityPattern;
+import dev.halve.engine.BertForQuestionAnswering;
+import dev.halve.engine.Device;
+import dev.halve.engine.Linear;
+import dev.halve.engine.PretrainedModel;
+import dev.halve.engine.Weight;
+import dev.halve.qa.Tokenizer;
+import java.lang.foreign.Arena;
+import java.lang.foreign.ValueLayout;
+import java.nio.file.Path;
+
+/** A model on a device, with its tokenizer and what it came from. */
+record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionAnswering model)
+    implements AutoCloseable {
+  /**
+   * @param seed of a head that the model lacks
+   */
+  static LoadedModel open(String nameOrFolder, Device device, long seed, Progress progress) {
+    PretrainedModel origin = PretrainedModel.open(nameOrFolder);
+    Tokenizer tokenizer = null;
+    try {
+      tokenizer = tokenizer(origin);
+      tokenizer.requireFit(origin.config().vocabSize(), "the model " + nameOrFolder);
+      return new LoadedModel(
+          origin, tokenizer, origin.questionAnswering(device, seed, progress::note));
+    } catch (RuntimeException failure) {
+      if (tokenizer != null) {
+        tokenizer.close();
+      }
+      origin.close();
+      throw failure;
+    }
+  }
+
+  private static Tokenizer tokenizer(PretrainedModel origin) {
+    byte[] json = origin.tokenizerFiles().get("tokenizer.json");
+    return json == null
+        ? Tokenizer.load(Path.of(origin.name()))
+        : Tokenizer.ofJson(origin.name() + " tokenizer.json", json);
+  }
+
+  /**
+   * Readies every encoder weight for training: a compressed one becomes dense, and where a weight
+   * is pruned a mask holds its zeros. The mask of a 2:4 weight keeps two of every four, even where
+   * one of them is zero.
+   */
+  void mask() {
+    for (Linear linear : model.bert().linears()) {
+      if (linear.weight() instanceof Weight.Compressed) {
+        linear.toDense();
+      }
+      try (Arena arena = Arena.ofConfined()) {
+        Tensor weight = linear.weight(arena);
+        SparsityPattern pattern = SparsityPattern.of(weight);
+        if (pattern.kind() != SparsityPattern.Kind.DENSE) {
+          boolean twoOfFour = pattern.kept() == 2 && pattern.group() == 4;
+          linear.setMask(twoOfFour ? keptPlaces(arena, weight) : nonzeros(arena, weight));
+        }
+      }
+    }
+  }
+
+  private static Tensor keptPlaces(Arena arena, Tensor weight) {
+    SparseSemiStructuredTensor compressed = SparseSemiStructuredTensor.compress(arena, weight);
+    for (long i = 0; i < compressed.values().elements(); i++) {
+      compressed.values().setFloat(i, 1);
+    }
+    return nonzeros(arena, compressed.decompress(arena));
+  }
+
+  private static Tensor nonzeros(Arena arena, Tensor weight) {
+    Tensor mask = Tensor.allocate(arena, DType.U8, weight.shape().extents());
+    for (long i = 0; i < weight.elements(); i++) {
+      byte keeps = (byte) (weight.getFloat(i) != 0 ? 1 : 0);
+      mask.segment().set(ValueLayout.JAVA_BYTE, i, keeps);
+    }
+    return mask;
+  }
+
+  @Override
+  public void close() {
+    model.close();
+    tokenizer.close();
+    origin.close();
+  }
+}

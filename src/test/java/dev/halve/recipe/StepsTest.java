@@ -1,0 +1,211 @@
+package dev.halve.recipe;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import dev.halve.core.HalveException;
+import dev.halve.core.Tensor;
+import dev.halve.core.io.Safetensors;
+import dev.halve.core.sparse.SparsityPattern;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class StepsTest {
+  private static final FeatureSettings FEATURES = new FeatureSettings(24, 0);
+
+  @TempDir static Path shared;
+  @TempDir Path folder;
+
+  private static DataSettings data;
+  private static String trained;
+  private static Steps.Trained training;
+
+  @BeforeAll
+  static void trainOnce() {
+    TinyFolder.write(shared);
+    data = DataSettings.files(shared.resolve("train.json"), shared.resolve("eval.json"));
+    trained = shared.resolve("trained").toString();
+    training = train(shared.resolve("model").toString(), 400, Path.of(trained), Progress.NONE);
+  }
+
+  private static Steps.Trained train(String model, int steps, Path out, Progress progress) {
+    TrainingSettings settings =
+        new TrainingSettings(
+            5e-3, TrainingSettings.Schedule.LINEAR, 0, 8, 1, steps, 1.0, 0, 1, 10, 3600);
+    return Steps.train(model, "cpu", data, FEATURES, settings, out, false, progress);
+  }
+
+  private static Steps.Evaluated evaluate(String model, DataSettings data, Path predictions) {
+    return Steps.evaluate(
+        model, "cpu", data, FEATURES, EvaluationSettings.DEFAULT, predictions, Progress.NONE);
+  }
+
+  private static Path prune(String model, Path out) {
+    return Steps.prune(model, "cpu", PruningSettings.SEMI_STRUCTURED, out, Progress.NONE).folder();
+  }
+
+  private static Steps.Converted convert(String model, Steps.Form form, Path out) {
+    return Steps.convert(model, "cpu", form, out, Progress.NONE);
+  }
+
+  @Test
+  void trainingLearnsTheQuestionsItSees() {
+    assertThat(training.steps()).isEqualTo(400);
+    assertThat(training.loss()).hasSize(40);
+    assertThat(training.loss().getLast().loss()).isLessThan(training.loss().getFirst().loss() / 2);
+    assertThat(training.sparsity()).isLessThan(0.01);
+    DataSettings seen = DataSettings.files(null, shared.resolve("train.json"));
+    Path predictions = folder.resolve("predictions.json");
+    Steps.Evaluated evaluated = evaluate(trained, seen, predictions);
+    assertThat(evaluated.total()).isEqualTo(24);
+    assertThat(evaluated.exactMatch()).isGreaterThan(80);
+    Steps.Scored scored = Steps.score(shared.resolve("train.json"), predictions);
+    assertThat(scored.exactMatch()).isEqualTo(evaluated.exactMatch());
+    assertThat(scored.f1()).isEqualTo(evaluated.f1());
+    assertThat(scored.missing()).isEmpty();
+  }
+
+  @Test
+  void aMissingHeadIsSaidAloud() {
+    List<String> notes = new ArrayList<>();
+    Progress listener =
+        new Progress() {
+          @Override
+          public void note(String line) {
+            notes.add(line);
+          }
+        };
+    train(shared.resolve("model").toString(), 1, folder, listener);
+    assertThat(notes).singleElement().asString().contains("no question-answering head");
+  }
+
+  @Test
+  void pruningLeavesTwoOfFourAndTrainingKeepsThem() throws IOException {
+    Path pruned = prune(trained, folder.resolve("pruned"));
+    Steps.Trained again = train(pruned.toString(), 5, folder.resolve("retrained"), Progress.NONE);
+    assertThat(again.sparsity()).isEqualTo(0.5);
+    // The compressed form of a pruned model trains to the same weights.
+    convert(pruned.toString(), Steps.Form.SPARSE_SEMI_STRUCTURED, folder.resolve("sparse"));
+    train(folder.resolve("sparse").toString(), 5, folder.resolve("again"), Progress.NONE);
+    assertThat(
+            Files.mismatch(
+                folder.resolve("retrained/model.safetensors"),
+                folder.resolve("again/model.safetensors")))
+        .isEqualTo(-1);
+  }
+
+  @Test
+  void conversionThereAndBackKeepsEveryByte() throws IOException {
+    Path pruned = prune(trained, folder.resolve("pruned"));
+    Steps.Converted sparse =
+        convert(pruned.toString(), Steps.Form.SPARSE_SEMI_STRUCTURED, folder.resolve("sparse"));
+    assertThat(sparse.leftDense()).isEmpty();
+    assertThat(sparse.fromBytes() - sparse.toBytes()).isEqualTo(16_384 - 16_384 * 17 / 32);
+    convert(folder.resolve("sparse").toString(), Steps.Form.DENSE, folder.resolve("dense"));
+    assertThat(
+            Files.mismatch(
+                pruned.resolve("model.safetensors"), folder.resolve("dense/model.safetensors")))
+        .isEqualTo(-1);
+    assertThat(evaluate(pruned.toString(), data, null).f1())
+        .isEqualTo(evaluate(folder.resolve("sparse").toString(), data, null).f1());
+  }
+
+  @Test
+  void aDenseModelStaysDenseAndIsNamed() {
+    Steps.Converted converted =
+        convert(trained, Steps.Form.SPARSE_SEMI_STRUCTURED, folder.resolve("sparse"));
+    assertThat(converted.leftDense())
+        .hasSize(12)
+        .contains("bert.encoder.layer.0.attention.self.query.weight");
+    assertThat(converted.toBytes()).isEqualTo(converted.fromBytes());
+  }
+
+  @Test
+  void otherPatternsPruneToo() {
+    PruningSettings oneOfTwo = new PruningSettings(1.0, 1, 2, 1, 1);
+    Steps.Pruned pruned =
+        Steps.prune(trained, "cpu", oneOfTwo, folder.resolve("pruned"), Progress.NONE);
+    assertThat(pruned.sparsity()).isEqualTo(0.5);
+    assertThat(pruned.layers()).allMatch(layer -> layer.pattern().equals("1:2"));
+    train(folder.resolve("pruned").toString(), 3, folder.resolve("trained"), Progress.NONE);
+    try (Safetensors before = Safetensors.open(folder.resolve("pruned"));
+        Safetensors after = Safetensors.open(folder.resolve("trained"))) {
+      Tensor weight = after.tensor("bert.encoder.layer.1.output.dense.weight");
+      Tensor was = before.tensor("bert.encoder.layer.1.output.dense.weight");
+      assertThat(SparsityPattern.of(weight)).isEqualTo(SparsityPattern.of(was));
+      assertThat(weight.segment().mismatch(was.segment())).isGreaterThanOrEqualTo(0);
+    }
+  }
+
+  @Test
+  void predictionPointsIntoItsContext() {
+    String context = "the city bex has nine gates and two wells .";
+    List<Steps.Answer> answers =
+        Steps.predict(
+            trained,
+            "cpu",
+            "how many gates has bex ?",
+            context,
+            FEATURES,
+            EvaluationSettings.DEFAULT,
+            Progress.NONE);
+    Steps.Answer best = answers.getFirst();
+    assertThat(context.substring(best.start(), best.end())).isEqualTo(best.text());
+    assertThat(best.text()).isNotBlank();
+  }
+
+  @Test
+  void aTrainingIsGoneOnWithOnlyAsItBegan() {
+    Progress impatient =
+        new Progress() {
+          private int asked;
+
+          @Override
+          public boolean stopRequested() {
+            return ++asked > 2;
+          }
+        };
+    assertThatThrownBy(() -> train(trained, 9, folder, impatient))
+        .isInstanceOf(StoppedException.class)
+        .hasMessageContaining("step 3 of 9");
+    assertThatThrownBy(() -> train(trained, 9, folder, Progress.NONE))
+        .isInstanceOf(HalveException.class)
+        .hasMessageContaining("holds an unfinished training; go on with it with --resume");
+    TrainingSettings other =
+        new TrainingSettings(
+            1e-3, TrainingSettings.Schedule.LINEAR, 0, 8, 1, 9, 1.0, 0, 1, 10, 3600);
+    assertThatThrownBy(
+            () -> Steps.train(trained, "cpu", data, FEATURES, other, folder, true, Progress.NONE))
+        .isInstanceOf(HalveException.class)
+        .hasMessageContaining("another training (settings.learning_rate was 0.005, now 0.001)");
+    assertThatThrownBy(() ->
+            Steps.train(
+                trained,
+                "cpu",
+                DataSettings.files(shared.resolve("eval.json"), null),
+                FEATURES,
+                new TrainingSettings(
+                    5e-3, TrainingSettings.Schedule.LINEAR, 0, 8, 1, 9, 1.0, 0, 1, 10, 3600),
+                folder,
+                true,
+                Progress.NONE))
+        .isInstanceOf(HalveException.class)
+        .hasMessageContaining("rows was ");
+  }
+
+  @Test
+  void whatIsMissingIsNamed() {
+    assertThatThrownBy(() -> train(folder.resolve("nowhere").toString(), 1, folder, Progress.NONE))
+        .isInstanceOf(HalveException.class)
+        .hasMessageContaining("nowhere");
+    assertThatThrownBy(() -> evaluate(trained, DataSettings.files(null, null), null))
+        .isInstanceOf(HalveException.class)
+        .hasMessage("no eval questions: name a file with --eval");
+  }
+}
