@@ -93,17 +93,19 @@ public final class Main implements Callable<Integer> {
 
   /** Runs one command line and returns its exit code. */
   static int run(String[] args, Console console, Interruption interruption) {
+    return commandLine(console, interruption).execute(args);
+  }
+
+  static CommandLine commandLine(Console console, Interruption interruption) {
     Main main = new Main(console, interruption);
-    CommandLine commandLine =
-        new CommandLine(main)
-            .setOut(console.outWriter())
-            .setErr(console.errWriter())
-            .setColorScheme(CommandLine.Help.defaultColorScheme(Ansi.OFF))
-            .setUsageHelpWidth(WIDTH)
-            .setCaseInsensitiveEnumValuesAllowed(true)
-            .setParameterExceptionHandler((exception, arguments) -> main.misused(exception))
-            .setExecutionExceptionHandler((exception, command, result) -> main.failed(exception));
-    return commandLine.execute(args);
+    return new CommandLine(main)
+        .setOut(console.outWriter())
+        .setErr(console.errWriter())
+        .setColorScheme(CommandLine.Help.defaultColorScheme(Ansi.OFF))
+        .setUsageHelpWidth(WIDTH)
+        .setCaseInsensitiveEnumValuesAllowed(true)
+        .setParameterExceptionHandler((exception, arguments) -> main.misused(exception))
+        .setExecutionExceptionHandler((exception, command, result) -> main.failed(exception));
   }
 
   @Override

@@ -35,13 +35,6 @@ final class PredictCommand extends HalveCommand {
   @Mixin private FeatureOptions features;
   @Mixin private EvaluationOptions evaluation;
 
-  @Option(
-      names = "--top",
-      paramLabel = "N",
-      defaultValue = "1",
-      description = "How many answers to print, the likeliest first (default: 1).")
-  private int top;
-
   /** Where the context is. */
   private static final class Source {
     @Option(
@@ -78,9 +71,6 @@ final class PredictCommand extends HalveCommand {
 
   @Override
   void run(Console console, TerminalProgress progress) {
-    if (top < 1) {
-      throw new HalveException("--top must be 1 or more, found " + top);
-    }
     List<Steps.Answer> answers =
         Steps.predict(
             model.orTutorials("sparse"),
@@ -90,14 +80,10 @@ final class PredictCommand extends HalveCommand {
             features.over(FeatureSettings.DEFAULT),
             evaluation.over(EvaluationSettings.DEFAULT),
             progress);
-    answers = answers.subList(0, Math.min(top, answers.size()));
     if (json()) {
       console.json(new Prediction(question, answers));
       return;
     }
-    for (Steps.Answer answer : answers) {
-      console.print(
-          top == 1 ? answer.text() : "%8.3f  %s".formatted(answer.score(), answer.text()));
-    }
+    console.print(answers.isEmpty() ? "(no answer)" : answers.getFirst().text());
   }
 }

@@ -221,7 +221,27 @@ public final class Linear implements Sparsifiable, AutoCloseable {
     pass.device().linear(x, weight, bias.compute(), epilogue, y, column);
   }
 
-  /** The product alone, as the quickstart shows it: {@code y [tokens, out]}. */
+  /**
+   * The layer alone, from host to host: {@code [tokens, in]} to F32 {@code [tokens, out]}, owned by
+   * the arena.
+   */
+  public Tensor forward(Arena arena, Tensor host) {
+    if (host.shape().rank() != 2 || host.extent(1) != in()) {
+      throw new HalveException(
+          "%s takes [tokens, %d], found %s".formatted(name, in(), host.shape()));
+    }
+    try (Pool pool = device.openPool()) {
+      Tensor x = pool.allocate(device.computeType(), host.shape().extents());
+      Tensor y = pool.allocate(device.computeType(), host.extent(0), out());
+      Tensor result = Tensor.allocate(arena, DType.F32, y.shape().extents());
+      device.upload(host, x);
+      forward(x, y);
+      device.download(y, result);
+      return result;
+    }
+  }
+
+  /** The layer alone, in the device's memory: {@code x [tokens, in]}, {@code y [tokens, out]}. */
   public void forward(Tensor x, Tensor y) {
     device.linear(x, weight, bias.compute(), Epilogue.NONE, y, 0);
   }

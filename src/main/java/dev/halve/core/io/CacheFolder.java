@@ -4,9 +4,9 @@ import java.nio.file.Path;
 import java.util.Map;
 
 /**
- * Where Halve keeps what it can fetch or make again: {@code HALVE_CACHE} if that is set, else {@code
- * halve} in the system's folder for caches ({@code XDG_CACHE_HOME}, on Windows {@code LOCALAPPDATA},
- * else {@code .cache} of the user's home). Deleting it costs time and nothing else.
+ * Where Halve keeps what it can fetch or make again: {@code HALVE_CACHE} if that is set, else
+ * {@code halve} in the system's folder for caches ({@code XDG_CACHE_HOME}, on Windows {@code
+ * LOCALAPPDATA}, else {@code .cache} of the user's home). Deleting it costs time and nothing else.
  */
 public final class CacheFolder {
   private CacheFolder() {}
