@@ -31,6 +31,7 @@ final class BenchCommand extends HalveCommand {
   private static final int WARMUP = 3;
 
   @Mixin private ModelOption model;
+  @Mixin private DeviceOption device;
 
   @Option(
       names = "--random-weights",
@@ -103,7 +104,7 @@ final class BenchCommand extends HalveCommand {
         Benchmark.run(
             new BenchmarkSettings(
                 model.orElse(ModelOption.EMBEDDED),
-                model.device(),
+                device.name(),
                 randomWeights,
                 lengths,
                 modes,

@@ -43,8 +43,7 @@ final class ConvertCommand extends HalveCommand {
           case "dense" -> Steps.Form.DENSE;
           default -> throw new HalveException("--to must be 2:4 or dense, found '" + form + "'");
         };
-    Steps.Converted converted =
-        Steps.convert(model.orTutorials("retrained"), model.device(), to, out, progress);
+    Steps.Converted converted = Steps.convert(model.orTutorials("retrained"), to, out, progress);
     if (json()) {
       console.json(converted);
       return;

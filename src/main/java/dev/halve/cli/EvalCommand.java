@@ -21,6 +21,7 @@ import picocli.CommandLine.Option;
     })
 final class EvalCommand extends HalveCommand {
   @Mixin private ModelOption model;
+  @Mixin private DeviceOption device;
   @Mixin private DataOptions data;
   @Mixin private FeatureOptions features;
   @Mixin private EvaluationOptions evaluation;
@@ -36,7 +37,7 @@ final class EvalCommand extends HalveCommand {
     Steps.Evaluated evaluated =
         Steps.evaluate(
             model.orTutorials("sparse"),
-            model.device(),
+            device.name(),
             data.over(DataSettings.SYNTHETIC, false, true),
             features.over(FeatureSettings.DEFAULT),
             evaluation.over(EvaluationSettings.DEFAULT),

@@ -5,7 +5,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import picocli.CommandLine.Option;
 
-/** Which model, and where it runs. */
+/** Which model. */
 final class ModelOption {
   /** Where {@code halve tutorial} leaves its models unless it is told otherwise. */
   static final Path TUTORIAL = Path.of("halve-out");
@@ -20,17 +20,6 @@ final class ModelOption {
             + " Face's layout."
       })
   private String model;
-
-  @Option(
-      names = "--device",
-      paramLabel = "DEVICE",
-      defaultValue = "auto",
-      description = "cpu, cuda:0, or auto: the first GPU that works, else the CPU (default: auto).")
-  private String device;
-
-  String device() {
-    return device;
-  }
 
   String orElse(String other) {
     return model == null ? other : model;

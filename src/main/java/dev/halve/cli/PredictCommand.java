@@ -25,6 +25,7 @@ import picocli.CommandLine.Option;
     })
 final class PredictCommand extends HalveCommand {
   @Mixin private ModelOption model;
+  @Mixin private DeviceOption device;
 
   @Option(names = "--question", required = true, paramLabel = "TEXT", description = "The question.")
   private String question;
@@ -74,7 +75,7 @@ final class PredictCommand extends HalveCommand {
     List<Steps.Answer> answers =
         Steps.predict(
             model.orTutorials("sparse"),
-            model.device(),
+            device.name(),
             question,
             source.read(),
             features.over(FeatureSettings.DEFAULT),

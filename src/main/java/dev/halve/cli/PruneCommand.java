@@ -36,7 +36,6 @@ final class PruneCommand extends HalveCommand {
     Steps.Pruned pruned =
         Steps.prune(
             model.orElse(ModelOption.EMBEDDED),
-            model.device(),
             pruning.over(PruningSettings.SEMI_STRUCTURED),
             out,
             progress);

@@ -23,6 +23,7 @@ import picocli.CommandLine.Option;
     })
 final class TrainCommand extends HalveCommand {
   @Mixin private ModelOption model;
+  @Mixin private DeviceOption device;
   @Mixin private DataOptions data;
   @Mixin private FeatureOptions features;
   @Mixin private TrainingOptions training;
@@ -43,7 +44,7 @@ final class TrainCommand extends HalveCommand {
     Steps.Trained trained =
         Steps.train(
             model.orElse(ModelOption.EMBEDDED),
-            model.device(),
+            device.name(),
             data.over(DataSettings.SYNTHETIC, true, false),
             features.over(FeatureSettings.DEFAULT),
             training.over(TrainingSettings.DEFAULT),

@@ -37,6 +37,7 @@ final class TutorialCommand extends HalveCommand {
   private String preset;
 
   @Mixin private ModelOption model;
+  @Mixin private DeviceOption device;
   @Mixin private DataOptions data;
   @Mixin private FeatureOptions features;
   @Mixin private TrainingOptions training;
@@ -80,7 +81,7 @@ final class TutorialCommand extends HalveCommand {
     return new TutorialSettings(
         base.preset(),
         model.orElse(base.model()),
-        model.device(),
+        device.name(),
         data.over(base.data(), true, true),
         features.over(base.features()),
         training.over(base.fineTune()),

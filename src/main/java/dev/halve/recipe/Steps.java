@@ -103,17 +103,14 @@ public final class Steps {
       List<LayerSparsity> layers,
       List<String> leftDense) {}
 
-  /** Prunes the encoder's linear weights, and leaves dense weights with zeros. */
-  public static Pruned prune(
-      String model, String device, PruningSettings pruning, Path out, Progress progress) {
+  /** Prunes the encoder's linear weights, on the host, and leaves dense weights with zeros. */
+  public static Pruned prune(String model, PruningSettings pruning, Path out, Progress progress) {
     Output.require(out);
     try (Device cpu = Devices.open("cpu");
         LoadedModel loaded = LoadedModel.open(model, cpu, 0, progress)) {
       Stage stage = Stage.begin(progress, "prune", 0, "weights");
       Compression.decompress(loaded.model());
       List<String> leftDense = Pruning.prune(loaded.model(), pruning);
-      leftDense.forEach(
-          name -> progress.note(name + " is left dense: its shape does not fit the pattern"));
       PretrainedModel.save(loaded.model(), loaded.origin(), out);
       List<LayerSparsity> layers = Pruning.layers(loaded.model());
       stage.end();
@@ -183,9 +180,11 @@ public final class Steps {
       long toBytes,
       List<String> leftDense) {}
 
-  /** Compresses a pruned model, or decompresses a compressed one; both bit for bit. */
-  public static Converted convert(
-      String model, String device, Form form, Path out, Progress progress) {
+  /**
+   * Compresses a pruned model, or decompresses a compressed one; both bit for bit, on the host,
+   * since a GPU's packed weights are rounded.
+   */
+  public static Converted convert(String model, Form form, Path out, Progress progress) {
     Output.require(out);
     try (Device cpu = Devices.open("cpu");
         LoadedModel loaded = LoadedModel.open(model, cpu, 0, progress)) {
@@ -196,7 +195,6 @@ public final class Steps {
         case DENSE -> Compression.decompress(loaded.model());
         case SPARSE_SEMI_STRUCTURED -> {
           leftDense = Compression.compress(loaded.model());
-          leftDense.forEach(name -> progress.note(name + " is left dense: it is not 2:4"));
         }
       }
       PretrainedModel.save(loaded.model(), loaded.origin(), out);

@@ -173,18 +173,17 @@ public final class Tutorial {
 
   private void prune() {
     Steps.Pruned pruned =
-        Steps.prune(folder("dense"), "cpu", settings.pruning(), out.resolve("pruned"), progress);
+        Steps.prune(folder("dense"), settings.pruning(), out.resolve("pruned"), progress);
+    pruned
+        .leftDense()
+        .forEach(name -> progress.note(name + " is left dense: its shape cannot be 2:4"));
     run.put("layers", pruned.layers());
     run.put("left_dense", pruned.leftDense());
   }
 
   private void compress() {
     Steps.convert(
-        folder("retrained"),
-        "cpu",
-        Steps.Form.SPARSE_SEMI_STRUCTURED,
-        out.resolve("sparse"),
-        progress);
+        folder("retrained"), Steps.Form.SPARSE_SEMI_STRUCTURED, out.resolve("sparse"), progress);
   }
 
   private void latency() {

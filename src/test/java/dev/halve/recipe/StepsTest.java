@@ -47,11 +47,11 @@ class StepsTest {
   }
 
   private static Path prune(String model, Path out) {
-    return Steps.prune(model, "cpu", PruningSettings.SEMI_STRUCTURED, out, Progress.NONE).folder();
+    return Steps.prune(model, PruningSettings.SEMI_STRUCTURED, out, Progress.NONE).folder();
   }
 
   private static Steps.Converted convert(String model, Steps.Form form, Path out) {
-    return Steps.convert(model, "cpu", form, out, Progress.NONE);
+    return Steps.convert(model, form, out, Progress.NONE);
   }
 
   @Test
@@ -129,8 +129,7 @@ class StepsTest {
   @Test
   void otherPatternsPruneToo() {
     PruningSettings oneOfTwo = new PruningSettings(1.0, 1, 2, 1, 1);
-    Steps.Pruned pruned =
-        Steps.prune(trained, "cpu", oneOfTwo, folder.resolve("pruned"), Progress.NONE);
+    Steps.Pruned pruned = Steps.prune(trained, oneOfTwo, folder.resolve("pruned"), Progress.NONE);
     assertThat(pruned.sparsity()).isEqualTo(0.5);
     assertThat(pruned.layers()).allMatch(layer -> layer.pattern().equals("1:2"));
     train(folder.resolve("pruned").toString(), 3, folder.resolve("trained"), Progress.NONE);
