@@ -1,10 +1,13 @@
 package dev.halve.recipe;
 
 import dev.halve.core.HalveException;
+import dev.halve.core.io.Download;
 import dev.halve.qa.SquadDataset;
+import dev.halve.qa.SquadDownload;
 import dev.halve.qa.SyntheticSquad;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.function.Function;
 
 /** The questions that settings name. */
 final class QuestionData {
@@ -14,7 +17,8 @@ final class QuestionData {
     SquadDataset all =
         switch (data.name()) {
           case "synthetic" -> SyntheticSquad.train();
-          case "squad" -> throw notYet();
+          case "squad" ->
+              SquadDataset.read(downloaded("train-v1.1.json", SquadDownload::train, progress));
           default -> read(data.train(), "train", progress);
         };
     return first(all, data.maxTrain());
@@ -24,16 +28,33 @@ final class QuestionData {
     SquadDataset all =
         switch (data.name()) {
           case "synthetic" -> SyntheticSquad.eval();
-          case "squad" -> throw notYet();
+          case "squad" ->
+              SquadDataset.read(downloaded("dev-v1.1.json", SquadDownload::dev, progress));
           default -> read(data.eval(), "eval", progress);
         };
     return first(all, data.maxEval());
   }
 
-  private static HalveException notYet() {
-    return new HalveException(
-        "downloading SQuAD is not in this build; fetch the v1.1 files and name them with --train"
-            + " and --eval");
+  /** Tells of a download as of a stage. */
+  private static Path downloaded(
+      String name, Function<Download.Listener, Path> download, Progress progress) {
+    long started = System.nanoTime();
+    boolean[] begun = new boolean[1];
+    Path file =
+        download.apply((bytes, total) -> {
+          if (!begun[0]) {
+            progress.begin("download " + name, Math.max(0, total), "bytes");
+            begun[0] = true;
+          }
+          progress.advance(bytes, bytes / ((System.nanoTime() - started) / 1e9), "");
+          if (progress.stopRequested()) {
+            throw new StoppedException("download stopped; it goes on from here next time");
+          }
+        });
+    if (begun[0]) {
+      progress.end("download " + name, (System.nanoTime() - started) / 1e9);
+    }
+    return file;
   }
 
   private static SquadDataset read(Path file, String option, Progress progress) {

@@ -20,6 +20,7 @@ import tools.jackson.databind.node.ObjectNode;
 final class RunFile {
   private final Path file;
   private final ObjectNode content;
+  private boolean fresh;
 
   private RunFile(Path file, ObjectNode content) {
     this.file = file;
@@ -45,7 +46,7 @@ final class RunFile {
       // It was finished: every stage is done, and only the report is made again.
       return resumed(run.file, Json.MAPPER.valueToTree(Report.read(folder)), now);
     }
-    TrainingRun.delete(run.checkpoint());
+    run.fresh = true;
     run.content.set("settings", now);
     run.content.put("data", describe(settings.data()));
     run.content.putArray("loss");
@@ -84,6 +85,11 @@ final class RunFile {
 
   Path checkpoint() {
     return file.resolveSibling("checkpoint.safetensors");
+  }
+
+  /** Whether it starts anew, whatever the folder holds. */
+  boolean isFresh() {
+    return fresh;
   }
 
   boolean isDone(String stage) {

@@ -74,19 +74,19 @@ public final class Steps {
               + checkpoint);
     }
     Output.require(out);
+    TrainingRun run = new TrainingRun("train", model, training, checkpoint, out);
+    if (!resume) {
+      run.forget();
+    }
     SquadDataset questions = QuestionData.train(data, progress);
     try (Device opened = Devices.open(device)) {
-      return new TrainingRun("train", model, training, checkpoint, out)
-          .run(
-              opened,
-              tokenizer ->
-                  TrainingRun.rows(
-                      QaFeatures.of(
-                          tokenizer,
-                          questions.examples(),
-                          features.maxLength(),
-                          features.docStride())),
-              progress);
+      return run.run(
+          opened,
+          tokenizer ->
+              TrainingRun.rows(
+                  QaFeatures.of(
+                      tokenizer, questions.examples(), features.maxLength(), features.docStride())),
+          progress);
     }
   }
 

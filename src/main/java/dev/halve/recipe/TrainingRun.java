@@ -12,7 +12,9 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import java.util.TreeSet;
+import tools.jackson.core.JacksonException;
 import tools.jackson.databind.JsonNode;
 
 /**
@@ -33,8 +35,22 @@ record TrainingRun(
       double seconds,
       TrainingState state) {}
 
+  /** What a trained folder says of how it came about: {@code training.json}. */
+  private record Finished(Kept run, Steps.Trained trained) {}
+
+  private Path record() {
+    return folder.resolve("training.json");
+  }
+
+  /** Makes the next run start anew. */
+  void forget() {
+    delete(checkpoint);
+    delete(record());
+  }
+
   /**
-   * Trains to the end, writes the model folder, then removes the checkpoint.
+   * Trains to the end, writes the model folder, then removes the checkpoint. Where it came to its
+   * end before, nothing is done again.
    *
    * @throws HalveException if the checkpoint is of another training
    */
@@ -44,8 +60,15 @@ record TrainingRun(
       List<TrainingRow> training = rows.of(loaded.tokenizer());
       long fingerprint =
           new TrainingOrder(training, settings.batchSize(), settings.seed()).fingerprint();
-      Kept kept =
-          Files.exists(checkpoint) ? restore(loaded, fingerprint) : start(loaded, fingerprint);
+      Kept fresh = new Kept(stage, model, settings, fingerprint, 0, TrainingState.START);
+      Optional<Steps.Trained> finished = finished(fresh);
+      if (finished.isPresent()) {
+        return finished.get();
+      }
+      Kept kept = Files.exists(checkpoint) ? restore(loaded, fresh) : fresh;
+      if (kept == fresh) {
+        loaded.model().prepareTraining();
+      }
       Trainer trainer = new Trainer(loaded.model(), training, settings, kept.state());
       long started = System.nanoTime();
       double seconds =
@@ -64,14 +87,17 @@ record TrainingRun(
                           kept.seconds() + (System.nanoTime() - started) / 1e9,
                           state)));
       PretrainedModel.save(loaded.model(), loaded.origin(), folder);
+      Steps.Trained trained =
+          new Steps.Trained(
+              folder,
+              trainer.state().step(),
+              kept.seconds() + seconds,
+              trainer.tokens() / Math.max(seconds, 1e-9),
+              Pruning.sparsity(Pruning.layers(loaded.model())),
+              trainer.state().loss());
+      Json.write(record(), new Finished(fresh, trained));
       delete(checkpoint);
-      return new Steps.Trained(
-          folder,
-          trainer.state().step(),
-          kept.seconds() + seconds,
-          trainer.tokens() / Math.max(seconds, 1e-9),
-          Pruning.sparsity(Pruning.layers(loaded.model())),
-          trainer.state().loss());
+      return trained;
     }
   }
 
@@ -92,19 +118,25 @@ record TrainingRun(
     return rows;
   }
 
-  private Kept start(LoadedModel loaded, long fingerprint) {
-    loaded.model().prepareTraining();
-    return new Kept(stage, model, settings, fingerprint, 0, TrainingState.START);
+  private Optional<Steps.Trained> finished(Kept fresh) {
+    if (Files.exists(checkpoint) || !Files.exists(record())) {
+      return Optional.empty();
+    }
+    try {
+      Finished finished = Json.MAPPER.treeToValue(Json.read(record()), Finished.class);
+      return differences(finished.run(), fresh).isEmpty()
+          ? Optional.of(finished.trained())
+          : Optional.empty();
+    } catch (JacksonException other) {
+      // Not ours, or an older one's: it is written over when this training ends.
+      return Optional.empty();
+    }
   }
 
-  private Kept restore(LoadedModel loaded, long fingerprint) {
+  private Kept restore(LoadedModel loaded, Kept fresh) {
     try (Checkpoint opened = Checkpoint.open(checkpoint)) {
       Kept kept = opened.record(Kept.class);
-      String differences =
-          differences(
-              Json.MAPPER.valueToTree(identity(kept)),
-              Json.MAPPER.valueToTree(
-                  identity(new Kept(stage, model, settings, fingerprint, 0, TrainingState.START))));
+      String differences = differences(kept, fresh);
       if (!differences.isEmpty()) {
         throw new HalveException(
             "%s is of another training (%s); give the same settings, or go without --resume to start anew"
@@ -113,6 +145,11 @@ record TrainingRun(
       opened.restore(loaded.model());
       return kept;
     }
+  }
+
+  private static String differences(Kept was, Kept now) {
+    return differences(
+        Json.MAPPER.valueToTree(identity(was)), Json.MAPPER.valueToTree(identity(now)));
   }
 
   /** What has to be the same: how often checkpoints are made need not. */

@@ -119,10 +119,15 @@ public final class Tutorial {
     if (run.isDone(stage)) {
       return;
     }
+    TrainingRun trainingRun =
+        new TrainingRun(stage, model, training, run.checkpoint(), out.resolve(to));
+    if (run.isFresh()) {
+      trainingRun.forget();
+    }
     SquadDataset questions = QuestionData.train(settings.data(), progress);
     Steps.Trained trained =
-        new TrainingRun(stage, model, training, run.checkpoint(), out.resolve(to))
-            .run(device, tokenizer -> TrainingRun.rows(features(tokenizer, questions)), progress);
+        trainingRun.run(
+            device, tokenizer -> TrainingRun.rows(features(tokenizer, questions)), progress);
     run.put("train_questions", questions.examples().size());
     run.addLoss(new LossCurve(stage, trained.loss()));
     run.done(stage, trained.seconds());

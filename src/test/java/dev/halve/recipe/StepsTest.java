@@ -10,6 +10,7 @@ import dev.halve.core.sparse.SparsityPattern;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.attribute.FileTime;
 import java.util.ArrayList;
 import java.util.List;
 import org.junit.jupiter.api.BeforeAll;
@@ -124,6 +125,49 @@ class StepsTest {
         .hasSize(12)
         .contains("bert.encoder.layer.0.attention.self.query.weight");
     assertThat(converted.toBytes()).isEqualTo(converted.fromBytes());
+  }
+
+  @Test
+  void aLayerWhoseShapeCannotBeTwoOfFourIsNamedAndLeftDense() {
+    TinyFolder.write(folder, 18);
+    Steps.Pruned pruned =
+        Steps.prune(
+            folder.resolve("model").toString(),
+            PruningSettings.SEMI_STRUCTURED,
+            folder.resolve("pruned"),
+            Progress.NONE);
+    assertThat(pruned.leftDense())
+        .hasSize(10)
+        .contains("bert.encoder.layer.1.intermediate.dense.weight");
+    assertThat(pruned.layers())
+        .allMatch(layer ->
+            layer.pattern().equals(pruned.leftDense().contains(layer.name()) ? "dense" : "2:4"));
+    Steps.Converted sparse =
+        convert(
+            folder.resolve("pruned").toString(),
+            Steps.Form.SPARSE_SEMI_STRUCTURED,
+            folder.resolve("sparse"));
+    assertThat(sparse.leftDense()).isEqualTo(pruned.leftDense());
+    assertThat(sparse.toBytes()).isLessThan(sparse.fromBytes());
+  }
+
+  @Test
+  void aFinishedTrainingThatIsResumedIsNotDoneAgain() throws IOException {
+    TrainingSettings settings =
+        new TrainingSettings(
+            5e-3, TrainingSettings.Schedule.LINEAR, 0, 8, 1, 4, 1.0, 0, 1, 10, 3600);
+    Steps.Trained first =
+        Steps.train(trained, "cpu", data, FEATURES, settings, folder, true, Progress.NONE);
+    FileTime written = Files.getLastModifiedTime(folder.resolve("model.safetensors"));
+    Steps.Trained again =
+        Steps.train(trained, "cpu", data, FEATURES, settings, folder, true, Progress.NONE);
+    assertThat(again).isEqualTo(first);
+    assertThat(Files.getLastModifiedTime(folder.resolve("model.safetensors"))).isEqualTo(written);
+    Steps.Trained anew =
+        Steps.train(trained, "cpu", data, FEATURES, settings, folder, false, Progress.NONE);
+    assertThat(anew.loss()).isEqualTo(first.loss());
+    assertThat(Files.getLastModifiedTime(folder.resolve("model.safetensors")))
+        .isNotEqualTo(written);
   }
 
   @Test

@@ -36,11 +36,19 @@ final class TinyFolder {
 
   /** Writes the folder {@code model} without a head, {@code train.json} and {@code eval.json}. */
   static void write(Path folder) {
+    write(folder, 16);
+  }
+
+  /**
+   * @param hidden size of the model's hidden states
+   */
+  static void write(Path folder, int hidden) {
     List<String> words = new ArrayList<>(List.of("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"));
     List.of(CITIES, THINGS, NUMBERS, OTHER).forEach(words::addAll);
     Path model = folder.resolve("model");
     AtomicFile.write(model.resolve("vocab.txt"), String.join("\n", words) + "\n");
-    BertConfig config = new BertConfig(words.size() + 1, 16, 2, 2, 32, 40, 2, 1e-12f, 0.1f, 0.1f);
+    BertConfig config =
+        new BertConfig(words.size() + 1, hidden, 2, 2, 32, 40, 2, 1e-12f, 0.1f, 0.1f);
     Map<String, Object> json = new LinkedHashMap<>();
     json.put("architectures", List.of("BertModel"));
     json.put("model_type", "bert");
