@@ -37,14 +37,7 @@ record KernelCompiler(KernelCache cache, String architecture, String salt) {
     String source = source(name);
     Map<String, String> headers = headers(source);
     List<String> options = options(definitions);
-    String key =
-        KernelCache.key(
-            name,
-            source,
-            headers.toString(),
-            String.join(" ", options),
-            Nvrtc.present() ? String.valueOf(Nvrtc.version()) : "any",
-            salt);
+    String key = KernelCache.key(name, source, headers.toString(), String.join(" ", options), salt);
     return cache
         .read(key)
         .orElseGet(() -> {
@@ -64,7 +57,6 @@ record KernelCompiler(KernelCache cache, String architecture, String salt) {
     List<String> options = new ArrayList<>();
     options.add("--gpu-architecture=" + architecture);
     options.add("--std=c++17");
-    options.add("--default-device");
     new TreeMap<>(definitions).forEach((macro, value) -> options.add("-D" + macro + "=" + value));
     return options;
   }

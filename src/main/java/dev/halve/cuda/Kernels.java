@@ -3,7 +3,6 @@ package dev.halve.cuda;
 import dev.halve.core.DType;
 import dev.halve.cuda.KernelLaunch.Kernel;
 import java.util.HashMap;
-import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 
@@ -60,15 +59,6 @@ final class Kernels implements AutoCloseable {
 
   Kernel get(String source, String entry, Map<String, String> definitions, int threads) {
     return get(source, entry, definitions, threads, 0);
-  }
-
-  /** A source under some definitions. */
-  record Source(String name, Map<String, String> definitions) {}
-
-  /** Fills the cache by several compilations at once; each may take seconds. */
-  void compileTogether(List<Source> sources) {
-    sources.parallelStream()
-        .forEach(source -> compiler.compile(source.name(), complete(source.definitions())));
   }
 
   /** Changes whenever the source or one of its headers does. */

@@ -88,9 +88,18 @@ final class Operations {
     return headSize == 32 || headSize == 64;
   }
 
+  /** By the kernel for this GPU. */
   void attention(
       long out, long qkv, long rowOffsets, int rows, int longestRow, int heads, int headSize) {
-    float scaleLog2 = (float) (1 / Math.sqrt(headSize) / Math.log(2));
+    if (gpu.isHopper()) {
+      attentionSm90(out, qkv, rowOffsets, rows, longestRow, heads, headSize);
+    } else {
+      attentionSm80(out, qkv, rowOffsets, rows, longestRow, heads, headSize);
+    }
+  }
+
+  void attentionSm80(
+      long out, long qkv, long rowOffsets, int rows, int longestRow, int heads, int headSize) {
     Kernel kernel =
         kernels.get("attention.cu", "attention", Map.of("HEAD", String.valueOf(headSize)), QUERIES);
     launch
@@ -100,8 +109,38 @@ final class Operations {
         .with(qkv)
         .with(rowOffsets)
         .with(heads * headSize)
-        .with(scaleLog2)
+        .with(scaleLog2(headSize))
         .launch();
+  }
+
+  void attentionSm90(
+      long out, long qkv, long rowOffsets, int rows, int longestRow, int heads, int headSize) {
+    int sharedBytes = 3 * (2 * 64 + QUERIES) * headSize * 2 + 1024;
+    Kernel kernel =
+        kernels.get(
+            "attention_sm90.cu",
+            "attention_sm90",
+            Map.of("HEAD", String.valueOf(headSize)),
+            256,
+            sharedBytes);
+    int queryBlocks = Math.ceilDiv(longestRow, QUERIES);
+    long pieces = (long) rows * heads * queryBlocks;
+    launch
+        .of(kernel, Math.min(pieces, kernel.blocks()), 1, 1, kernel.threads(), sharedBytes)
+        .overlapping(overlap)
+        .with(out)
+        .with(qkv)
+        .with(rowOffsets)
+        .with(rows)
+        .with(heads)
+        .with(queryBlocks)
+        .with(scaleLog2(headSize))
+        .launch();
+  }
+
+  /** The softmax's scale, for exponentials of base 2. */
+  private static float scaleLog2(int headSize) {
+    return (float) (1 / Math.sqrt(headSize) / Math.log(2));
   }
 
   /** The most outputs that {@link #head} keeps in registers. */

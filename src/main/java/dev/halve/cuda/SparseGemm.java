@@ -103,10 +103,6 @@ final class SparseGemm {
     if (choice != null) {
       return byName.get(choice);
     }
-    kernels.compileTogether(
-        tiles.stream()
-            .map(tile -> new Kernels.Source(tile.entry() + ".cu", definitions(tile, operands)))
-            .toList());
     // With a residual that is y itself every run adds to it: choose on scratch memory instead.
     long scratch = context.allocate(2L * operands.tokens * operands.yPitch);
     try {

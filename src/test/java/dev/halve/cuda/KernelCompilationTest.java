@@ -1,0 +1,128 @@
+package dev.halve.cuda;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Every kernel compiles for every architecture, by NVRTC or by nvcc, whichever is there. */
+class KernelCompilationTest {
+  @TempDir Path folder;
+
+  private record Source(String name, Map<String, String> definitions) {}
+
+  private static List<Source> sources(String architecture) {
+    List<Source> sources = new ArrayList<>();
+    sources.add(new Source("layer_norm.cu", Map.of("HIDDEN", "768")));
+    sources.add(new Source("layer_norm.cu", Map.of("HIDDEN", "36")));
+    sources.add(
+        new Source("qa_head.cu", Map.of("HIDDEN", "768", "OUTPUTS", "2", "ELEMENT_LOGITS", "0")));
+    sources.add(new Source("elementwise.cu", Map.of()));
+    sources.add(new Source("dense_gemm.cu", Map.of("EPILOGUE", "1")));
+    for (String head : List.of("32", "64")) {
+      sources.add(new Source("attention.cu", Map.of("HEAD", head)));
+    }
+    if (architecture.equals("sm_90a")) {
+      for (String head : List.of("32", "64")) {
+        sources.add(new Source("attention_sm90.cu", Map.of("HEAD", head)));
+      }
+      sources.add(sparse(SparseGemmTile.hopperCandidates(6144).getFirst(), 2));
+    }
+    sources.add(sparse(SparseGemmTile.ampereCandidates().getFirst(), 1));
+    return sources;
+  }
+
+  private static Source sparse(SparseGemmTile tile, int epilogue) {
+    Map<String, String> definitions = new HashMap<>();
+    for (String option : tile.options()) {
+      String[] macro = option.substring(2).split("=");
+      definitions.put(macro[0], macro[1]);
+    }
+    definitions.put("EPILOGUE", String.valueOf(epilogue));
+    return new Source(tile.entry() + ".cu", definitions);
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"sm_80", "sm_86", "sm_89", "sm_90a"})
+  void kernelsCompile(String architecture) throws Exception {
+    Path nvcc = Nvrtc.present() ? null : nvcc();
+    if (!Nvrtc.present() && nvcc == null) {
+      String reason = "kernels not compiled: neither NVRTC nor nvcc was found";
+      System.out.println(reason);
+      Assumptions.abort(reason);
+    }
+    KernelCompiler compiler =
+        new KernelCompiler(new KernelCache(folder.resolve("cache")), architecture, "");
+    Map<String, Source> jobs = new HashMap<>();
+    for (Source source : sources(architecture)) {
+      // One element type an architecture would leave out some; both for the one with most kernels.
+      jobs.put(source + "fp16", source);
+      if (architecture.equals("sm_80")) {
+        Map<String, String> definitions = new HashMap<>(source.definitions);
+        definitions.put("HALVE_BF16", "1");
+        jobs.put(source + "bf16", new Source(source.name, definitions));
+      }
+    }
+    jobs.values().stream()
+        .forEach(source -> {
+          byte[] cubin =
+              nvcc == null
+                  ? compiler.compile(source.name, source.definitions)
+                  : byNvcc(nvcc, architecture, source);
+          assertThat(cubin).as(source.name).startsWith(0x7F, 'E', 'L', 'F');
+        });
+  }
+
+  private static Path nvcc() {
+    return Stream.concat(
+            Stream.of(System.getenv("PATH").split(java.io.File.pathSeparator)),
+            Stream.of("/usr/local/cuda/bin"))
+        .map(path -> Path.of(path, "nvcc"))
+        .filter(Files::isExecutable)
+        .findFirst()
+        .orElse(null);
+  }
+
+  private byte[] byNvcc(Path nvcc, String architecture, Source source) {
+    try {
+      Path work = Files.createTempDirectory(folder, "nvcc");
+      for (String name : List.of("common.cuh", source.name)) {
+        try (InputStream stream = KernelCompiler.class.getResourceAsStream("kernels/" + name)) {
+          Files.copy(stream, work.resolve(name));
+        }
+      }
+      Path cubin = work.resolve("kernel.cubin");
+      List<String> command =
+          new ArrayList<>(
+              List.of(
+                  nvcc.toString(),
+                  "-std=c++17",
+                  "-cubin",
+                  "-arch=" + architecture,
+                  "-o",
+                  cubin.toString(),
+                  work.resolve(source.name).toString()));
+      source.definitions.forEach((macro, value) -> command.add("-D" + macro + "=" + value));
+      Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
+      String log = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+      assertThat(process.waitFor()).as(log).isZero();
+      return Files.readAllBytes(cubin);
+    } catch (IOException failed) {
+      throw new java.io.UncheckedIOException(failed);
+    } catch (InterruptedException stopped) {
+      throw new IllegalStateException(stopped);
+    }
+  }
+}
