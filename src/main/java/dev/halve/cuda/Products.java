@@ -2,6 +2,9 @@ package dev.halve.cuda;
 
 import dev.halve.core.DType;
 import dev.halve.cuda.SparseGemmTile.Epilogue;
+import java.util.Arrays;
+import java.util.Objects;
+import java.util.stream.Collectors;
 
 /**
  * Linear layers on the GPU, dense or 2:4, for any extents: rows that the copy engine cannot address
@@ -37,6 +40,15 @@ final class Products implements AutoCloseable {
   /** Whether dense products go through cuBLASLt. */
   boolean usesCublas() {
     return dense.usesCublas();
+  }
+
+  /** The tiles chosen for 2:4 products of these extents, for reports. */
+  String tile(int out, int in, int tokens) {
+    return Arrays.stream(Epilogue.values())
+        .map(epilogue -> sparse.tile(out, in, tokens, epilogue))
+        .filter(Objects::nonNull)
+        .map(SparseGemmTile::toString)
+        .collect(Collectors.joining(" "));
   }
 
   /**

@@ -71,6 +71,11 @@ final class SparseGemm {
     multiply(operands, tile, overlap);
   }
 
+  /** The tile chosen for a product, for reports; null before it was run. */
+  SparseGemmTile tile(int out, int in, int tokens, Epilogue epilogue) {
+    return choices.get(new Question(out, in, TokenBuckets.roundUp(tokens), epilogue));
+  }
+
   /** The tiles worth timing for so many tokens. */
   List<? extends SparseGemmTile> candidates(int tokens) {
     return (context.properties().isHopper()
