@@ -1,0 +1,239 @@
+#!/usr/bin/env bash
+# Tests and measures Halve on a GPU host that has an NVIDIA driver, a CUDA toolkit and nothing else: no
+# Java, no Maven, no network.
+#
+#   benchmarks/gpu-host.sh bundle OUT [KERNEL_CACHE]
+#       Here: builds Halve and packs it with a small Java runtime into OUT/halve-gpu.tar.gz, under
+#       64 MiB, beside a copy of this script. A folder of compiled kernels goes along where given.
+#   OUT/gpu-host.sh run [--results DIR] [--skip tests,kernels,models,sanitizer] [--model base]
+#                       [--peer TORCH_BERT.py] [--lengths FILE]
+#       There: runs the GPU tests, then times the kernels, then Halve and the PyTorch harness in turn on
+#       the same work, and prints the tables of benchmarks/h100.md. Logs and figures go to DIR.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+fail() {
+  echo "gpu-host.sh: $*" >&2
+  exit 2
+}
+
+jdk_home() {
+  local home
+  for home in "${JAVA_HOME:-}" /usr/lib/jvm/*25*; do
+    [[ -n $home && -x $home/bin/jlink ]] || continue
+    "$home/bin/java" -version 2>&1 | grep -q '"25' && echo "$home" && return
+  done
+  fail "no JDK 25 found; set JAVA_HOME"
+}
+
+# The runtime without desktop classes; jlink keeps what it is told and nothing else.
+make_runtime() {
+  "$(jdk_home)/bin/jlink" --compress zip-9 --strip-java-debug-attributes --no-header-files \
+    --no-man-pages --output "$1" --add-modules \
+    java.base,java.logging,java.management,java.naming,java.net.http,java.sql,java.xml,jdk.httpserver,jdk.incubator.vector,jdk.unsupported
+  if command -v strip >/dev/null; then
+    strip --strip-unneeded "$1/lib/server/libjvm.so"
+  fi
+}
+
+# Only what a bench and the GPU tests need: no tokenizers, embedded models, plots or peers.
+needless='langchain4j|onnxruntime|tokenizers|^api-|jna|commons-|xchart|gson|protobuf'
+
+bundle() {
+  local out=$1 kernels=${2:-}
+  mkdir -p "$out"
+  out=$(cd "$out" && pwd)
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  cd "$here/.."
+  mvn -q package -DskipTests
+  local test_version
+  test_version=$(sed -n 's/.*<junit.version>\(.*\)<.*/\1/p' pom.xml)
+  mvn -q dependency:copy -DoutputDirectory="$work/halve/test" \
+    -Dartifact="org.junit.platform:junit-platform-console-standalone:$test_version"
+  mvn -q dependency:copy-dependencies -DincludeArtifactIds=assertj-core \
+    -DoutputDirectory="$work/halve/test"
+  make_runtime "$work/halve/jre"
+  mkdir -p "$work/halve/lib" "$work/halve/test-classes/dev/halve"
+  for jar in target/lib/*.jar; do
+    [[ $(basename "$jar") =~ $needless ]] || cp "$jar" "$work/halve/lib/"
+  done
+  cp -r target/classes "$work/halve/classes"
+  cp -r target/test-classes/dev/halve/cuda "$work/halve/test-classes/dev/halve/"
+  sed -n '/<jvm.flags>/,/<\/jvm.flags>/p' pom.xml | sed 's/<[^>]*>//g' >"$work/halve/jvm.flags"
+  [[ -z $kernels ]] || cp -r "$kernels" "$work/halve/kernels"
+  tar -C "$work" -czf "$out/halve-gpu.tar.gz" halve
+  cp "$here/gpu-host.sh" "$out/"
+  ls -l "$out/halve-gpu.tar.gz"
+}
+
+java_halve() {
+  # shellcheck disable=SC2046  # the flags are words
+  "$home/jre/bin/java" $(cat "$home/jvm.flags") -XX:+UseParallelGC -Xmx8g \
+    -cp "$home/classes:$home/lib/*" "$@"
+}
+
+java_test() {
+  # shellcheck disable=SC2046
+  "$home/jre/bin/java" $(cat "$home/jvm.flags") -XX:+UseParallelGC -Xmx8g \
+    -cp "$home/test-classes:$home/classes:$home/lib/*:$home/test/*" "$@"
+}
+
+gpu_tests() {
+  java_test org.junit.platform.console.ConsoleLauncher execute --disable-banner \
+    --details=tree --disable-ansi-colors --select-package dev.halve.cuda \
+    >"$results/tests.log" 2>&1 || echo "some tests failed: $results/tests.log"
+  grep -E 'tests (successful|failed|skipped|aborted)|\[X\]' "$results/tests.log" | cut -c1-200 || true
+}
+
+# The kernels' tests again, watched; cuBLASLt's own kernels and the CPU's part are not what is checked.
+sanitizer() {
+  local tool
+  for tool in memcheck racecheck; do
+    # shellcheck disable=SC2046
+    compute-sanitizer --tool "$tool" --error-exitcode 9 --kernel-regex-exclude kns=cublas \
+      "$home/jre/bin/java" $(cat "$home/jvm.flags") -XX:+UseSerialGC \
+      -cp "$home/test-classes:$home/classes:$home/lib/*:$home/test/*" \
+      org.junit.platform.console.ConsoleLauncher execute --disable-banner --details=tree \
+      --disable-ansi-colors --select-class dev.halve.cuda.CudaKernelsTest \
+      --select-class dev.halve.cuda.CudaModelTest >"$results/$tool.log" 2>&1 || true
+    echo "$tool: $(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$results/$tool.log" || echo 'no summary')"
+  done
+}
+
+halve_bench() {
+  java_halve dev.halve.cli.Main bench --device cuda:0 --model "$model" --random-weights --seq 384 \
+    --json "$@"
+}
+
+models() {
+  local batches=4,16,64,256
+  halve_bench --batches "$batches" --modes eager,compiled --repeats 100 --max-seconds 2 \
+    >"$results/halve-full.json"
+  if [[ -n $peer ]]; then
+    python3 "$peer" --model "$model" --batches "$batches" --variants dense,dense_compile \
+      >"$results/torch-full.jsonl"
+  fi
+  if [[ -n $lengths ]]; then
+    halve_bench --batches "$batches" --modes compiled --lengths "$lengths" --repeats 100 \
+      --max-seconds 2 >"$results/halve-lengths.json"
+    if [[ -n $peer ]]; then
+      python3 "$peer" --model "$model" --batches "$batches" --variants dense,dense_compile \
+        --lengths "$lengths" >"$results/torch-lengths.jsonl"
+    fi
+  fi
+}
+
+tables() {
+  python3 - "$results" <<'PYTHON'
+import json, os, sys
+
+results = sys.argv[1]
+
+
+def lines(name):
+    path = os.path.join(results, name)
+    if not os.path.exists(path):
+        return []
+    return [json.loads(line) for line in open(path) if line.startswith("{")]
+
+
+def halve(name):
+    path = os.path.join(results, name)
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        return {}, {}
+    whole = json.load(open(path))
+    return {(r["weights"], r["mode"], r["batch"]): r.get("msP50", r.get("ms_p50")) for r in whole["rows"]}, whole
+
+
+def torch_best(name):
+    best = {}
+    for row in lines(name):
+        if "ms_p50" in row and row["ms_p50"] < best.get(row["batch"], (9e9,))[0]:
+            best[row["batch"]] = (row["ms_p50"], row["variant"])
+    return best
+
+
+def text(value, form="%.3f"):
+    return "-" if value is None else form % value
+
+
+def ratio(a, b):
+    return "-" if a is None or b is None else "%.2f" % (a / b)
+
+
+print("%-26s %10s %10s %10s %10s %10s %8s %8s" % (
+    "forward pass, ms", "torch best", "dense", "2:4", "dense eag.", "2:4 eager", "2:4 gain", "/ dense"))
+for what, suffix in (("full rows", "full"), ("real lengths", "lengths")):
+    mine, whole = halve("halve-%s.json" % suffix)
+    torch = torch_best("torch-%s.jsonl" % suffix)
+    for batch in sorted({key[2] for key in mine}):
+        peer = torch.get(batch, (None, ""))[0]
+        get = lambda weights, mode: mine.get((weights, mode, batch))
+        print("%-26s %10s %10s %10s %10s %10s %8s %8s" % (
+            "batch %d, %s" % (batch, what), text(peer), text(get("dense", "compiled")),
+            text(get("2:4", "compiled")), text(get("dense", "eager")), text(get("2:4", "eager")),
+            ratio(peer, get("2:4", "compiled")), ratio(get("dense", "compiled"), get("2:4", "compiled"))))
+    if suffix == "full" and whole.get("denseWeightBytes", whole.get("dense_weight_bytes")):
+        dense = whole.get("denseWeightBytes", whole.get("dense_weight_bytes"))
+        sparse = whole.get("sparseWeightBytes", whole.get("sparse_weight_bytes"))
+        print("compressed weights / dense: %.3f" % (sparse / dense))
+
+print()
+print("%-26s %9s %12s %12s %8s" % ("product", "tokens", "2:4 TFLOP/s", "cuBLASLt", "ratio"))
+for row in lines("kernels.jsonl"):
+    if "product" in row:
+        print("%-26s %9d %12.0f %12.0f %8.2f" % (
+            row["product"] + ", " + row["epilogue"], row["tokens"], row["sparse_tflops"],
+            row["dense_tflops"], row["ratio"]))
+print()
+for row in lines("kernels.jsonl"):
+    if "kernel" in row:
+        print("%-26s %9d %9.1f us  %s" % (
+            row["kernel"] + (" %d" % row["head"] if "head" in row else ""), row["tokens"], row["us"],
+            "%d TFLOP/s" % row["tflops"] if "tflops" in row else "%d GB/s" % row["gb_per_s"]))
+PYTHON
+}
+
+run() {
+  results=$PWD/gpu-results model=base peer='' lengths='' skip=,
+  while (($#)); do
+    case $1 in
+      --results) results=$2 ;;
+      --model) model=$2 ;;
+      --peer) peer=$2 ;;
+      --lengths) lengths=$2 ;;
+      --skip) skip=,$2, ;;
+      *) fail "unknown option $1" ;;
+    esac
+    shift 2
+  done
+  mkdir -p "$results"
+  results=$(cd "$results" && pwd)
+  home=${HALVE_GPU_HOME:-/tmp/halve-gpu}
+  mkdir -p "$home"
+  tar -C "$home" --strip-components=1 -xzf "$here/halve-gpu.tar.gz"
+  export LD_LIBRARY_PATH=/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  export HALVE_CACHE=$home/cache
+  mkdir -p "$HALVE_CACHE" "$home/work/target"
+  if [[ -d $home/kernels ]]; then
+    mkdir -p "$HALVE_CACHE/cuda"
+    cp -n "$home"/kernels/* "$HALVE_CACHE/cuda/"
+    ln -sfn "$HALVE_CACHE/cuda" "$home/work/target/kernel-cache"
+  fi
+  cd "$home/work"
+  nvidia-smi --query-gpu=name,driver_version,clocks.sm,power.limit --format=csv,noheader || true
+  java_halve dev.halve.cli.Main doctor >"$results/doctor.log" 2>&1 || true
+  [[ $skip == *,tests,* ]] || gpu_tests
+  [[ $skip == *,kernels,* ]] ||
+    java_test dev.halve.cuda.CudaTiming kernels products >"$results/kernels.jsonl" 2>"$results/kernels.err" || true
+  [[ $skip == *,models,* ]] || models
+  [[ $skip == *,sanitizer,* ]] || sanitizer
+  tables
+}
+
+case ${1:-} in
+  bundle) (($# >= 2)) || fail "bundle needs a folder to write to" && bundle "${@:2}" ;;
+  run) run "${@:2}" ;;
+  *) fail "bundle OUT, or run; see the head of this file" ;;
+esac
