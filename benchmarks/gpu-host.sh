@@ -143,7 +143,7 @@ def halve(name):
     if not os.path.exists(path) or os.path.getsize(path) == 0:
         return {}, {}
     whole = json.load(open(path))
-    return {(r["weights"], r["mode"], r["batch"]): r.get("msP50", r.get("ms_p50")) for r in whole["rows"]}, whole
+    return {(r["weights"], r["mode"], r["batch"]): r["ms_p50"] for r in whole["rows"]}, whole
 
 
 def torch_best(name):
@@ -174,9 +174,9 @@ for what, suffix in (("full rows", "full"), ("real lengths", "lengths")):
             "batch %d, %s" % (batch, what), text(peer), text(get("dense", "compiled")),
             text(get("2:4", "compiled")), text(get("dense", "eager")), text(get("2:4", "eager")),
             ratio(peer, get("2:4", "compiled")), ratio(get("dense", "compiled"), get("2:4", "compiled"))))
-    if suffix == "full" and whole.get("denseWeightBytes", whole.get("dense_weight_bytes")):
-        dense = whole.get("denseWeightBytes", whole.get("dense_weight_bytes"))
-        sparse = whole.get("sparseWeightBytes", whole.get("sparse_weight_bytes"))
+    if suffix == "full" and whole.get("dense_weight_bytes"):
+        dense = whole.get("dense_weight_bytes")
+        sparse = whole.get("sparse_weight_bytes")
         print("compressed weights / dense: %.3f" % (sparse / dense))
 
 print()
