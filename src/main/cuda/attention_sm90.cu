@@ -2,35 +2,91 @@
 // attention.cu, which is the same operation for other GPUs.
 //
 // 256 rows of 384 tokens, hidden 768, heads of 64: 604 MB at 3.0 TB/s are 0.20 ms; 116 GFLOP at 4,096
-// a cycle and multiprocessor 0.13 ms; 453 M exponentials at 16 a cycle 0.13 ms. So memory is the
-// floor, and arithmetic comes near it only if the three overlap:
-//   - products by wgmma: Q, K and V are read from shared memory where cp.async left them, P comes
-//     from registers, and V is read transposed, so that nothing is shuffled;
-//   - four warpgroups on a multiprocessor, two blocks of two, each with 64 queries: while one takes
-//     exponentials, another multiplies;
-//   - a block walks over (row, head, block of 128 queries), the queries fastest, so that a head's
-//     keys and values come from L2 for all but the first; the ring of stages runs on from one piece
-//     of work into the next, so that no load is waited for twice.
+// a cycle and multiprocessor 0.13 ms; 453 M exponentials at 16 a cycle 0.13 ms, and about five more
+// instructions for each of them 0.14 ms. So memory is the floor, and arithmetic comes near it only if
+// all of these overlap:
+//   - products by wgmma: Q, K and V are read from shared memory where the copy engine left them, P
+//     comes from registers, and V is read transposed, so that nothing is shuffled;
+//   - within a warpgroup (64 queries), the product with a tile's values runs while the exponentials
+//     of the next tile are taken;
+//   - three warpgroups on a multiprocessor do so at their own pace, and one takes exponentials while
+//     another multiplies; a fourth one's first thread keeps STAGES tiles of keys and values, and the
+//     next queries, in flight;
+//   - a block walks over (row, head, block of 192 queries), the queries fastest, so that a head's
+//     keys and values come from L2 for all but the first.
 //
 // The running maximum is only a reference that keeps exponentials in range: it moves when some
 // exponent would pass 8, P is at most 256, and what moving costs (rescaling the sums and the output)
 // is rarely paid.
 //
-// Compile-time: HEAD (32 or 64). Launch: 256 threads, as many blocks as the GPU holds at once or as
-// there are pieces of work, dynamic shared memory (STAGES * (2 * KEYS + QUERIES) * HEAD * 2 + 1024)
-// bytes, which is 98,304 + 1,024 for heads of 64.
+// Operands: `qkv` is a tensor map of [tokens, 3 * hidden], box {HEAD, 64}, swizzle of a HEAD's bytes.
+// A tile at the end of a row holds tokens of the next one: their products are masked, their values
+// set to zero, since they may be anything.
+//
+// Compile-time: HEAD (32 or 64). Launch: 512 threads, as many blocks as there are multiprocessors or
+// pieces of work, dynamic shared memory (2 * QUERIES + 2 * STAGES * KEYS) * HEAD * 2 + 2048 bytes.
 #include "common.cuh"
 
-constexpr int QUERIES = 128;
-constexpr int KEYS = 64;
-constexpr int STAGES = 3;
-constexpr int THREADS = 256;
+constexpr int WARPGROUPS = 3;
+constexpr int QUERIES = 64 * WARPGROUPS;
+constexpr int KEYS = 128;  // a tile; a row's last one is half as wide where half suffices
+constexpr int HALF = 64;
+constexpr int STAGES = 4;
 constexpr int ROW_BYTES = HEAD * 2;
 constexpr int ROW_CHUNKS = HEAD / 8;
-constexpr int TILE_BYTES = KEYS * ROW_BYTES;     // of keys, of values, and of a warpgroup's queries
-constexpr int STAGE_BYTES = 2 * TILE_BYTES;      // keys, then values
-constexpr int QUERY_BYTES = QUERIES * ROW_BYTES;
+constexpr int BOX_BYTES = 64 * ROW_BYTES;  // what one copy brings, and a warpgroup's queries
+constexpr int TILE_BYTES = KEYS * ROW_BYTES;
 constexpr float RANGE = 8.0f;  // log2 of the largest P
+
+// Shared memory: two buffers of queries, the rings of keys and of values, barriers.
+constexpr int QUERIES_AT = 0, KEYS_AT = 2 * WARPGROUPS * BOX_BYTES;
+constexpr int VALUES_AT = KEYS_AT + STAGES * TILE_BYTES;
+constexpr int BARRIERS_AT = VALUES_AT + STAGES * TILE_BYTES;
+constexpr int QUERIES_FULL = BARRIERS_AT, QUERIES_EMPTY = QUERIES_FULL + 16;
+constexpr int KEYS_FULL = QUERIES_EMPTY + 16, KEYS_EMPTY = KEYS_FULL + 8 * STAGES;
+constexpr int VALUES_FULL = KEYS_EMPTY + 8 * STAGES, VALUES_EMPTY = VALUES_FULL + 8 * STAGES;
+
+// ---- barriers and the copy engine ----------------------------------------------------------------
+
+DEVICE void barrier_init(u32 barrier, u32 arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+DEVICE void barrier_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+DEVICE void barrier_expect(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+DEVICE void barrier_wait(u32 barrier, u32 phase) {
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n}" ::"r"(barrier),
+      "r"(phase)
+      : "memory");
+}
+DEVICE void load_tile(u32 shared, const TensorMap &map, int column, int row, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
+      "l"(&map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+
+// A position in a ring of buffers; the phase flips with every round.
+template <int SLOTS> struct Ring {
+  int slot = 0;
+  u32 phase = 0;
+  DEVICE_MEMBER void advance() {
+    if (++slot == SLOTS) {
+      slot = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+// ---- products ------------------------------------------------------------------------------------
 
 // Byte offset of a 16-byte chunk in a tile: the swizzle that wgmma undoes, of 128 or 64 bytes.
 DEVICE u32 chunk_offset(int row, int chunk) {
@@ -46,284 +102,434 @@ DEVICE u64 descriptor(u32 shared) {
   return (u64)((shared & 0x3ffff) >> 4) | group << 16 | group << 32 | swizzle << 62;
 }
 
+// Products with up to KEYS keys: of n-th eight, this thread's two columns of each of its two rows.
+typedef float Products[KEYS / 8][4];
+
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+template <int PENDING> DEVICE void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
 
 #ifdef HALVE_BF16
 #define TYPES ".f32.bf16.bf16 "
 #else
 #define TYPES ".f32.f16.f16 "
 #endif
-#define R4(r, i) "+f"(r[i][0]), "+f"(r[i][1]), "+f"(r[i][2]), "+f"(r[i][3])
+#define R4(c, r, i) c(r[i][0]), c(r[i][1]), c(r[i][2]), c(r[i][3])
+#define R16(c, r, i) R4(c, r, i), R4(c, r, i + 1), R4(c, r, i + 2), R4(c, r, i + 3)
+#define NAMES_16 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+#define NAMES_32 NAMES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 
-// s[64 queries, 64 keys] (+)= q[64, 16] * k[64, 16]^T, both rows of shared memory.
-DEVICE void multiply_keys(float (&s)[8][4], u64 q, u64 k, int accumulate) {
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-               "wgmma.mma_async.sync.aligned.m64n64k16" TYPES
-               "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
-               "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
-               "%32, %33, p, 1, 1, 0, 0;\n}"
-               : R4(s, 0), R4(s, 1), R4(s, 2), R4(s, 3), R4(s, 4), R4(s, 5), R4(s, 6), R4(s, 7)
-               : "l"(q), "l"(k), "r"(accumulate));
+#define NAMES_64                                                            \
+  NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47," \
+           "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define KEYS_64(c, accumulate)                                                       \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16" TYPES "{" NAMES_32 "}, "     \
+               "%32, %33, " accumulate ", 1, 1, 0, 0;"                               \
+               : R16(c, s, 0), R16(c, s, 4)                                          \
+               : "l"(q), "l"(k))
+#define KEYS_128(c, accumulate)                                                      \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16" TYPES "{" NAMES_64 "}, "    \
+               "%64, %65, " accumulate ", 1, 1, 0, 0;"                               \
+               : R16(c, s, 0), R16(c, s, 4), R16(c, s, 8), R16(c, s, 12)             \
+               : "l"(q), "l"(k))
+
+// s[64 queries, N keys] = or += q[64, 16] * k[N, 16]^T, both rows of shared memory. The first product
+// takes no sums in, so that their registers are free until it is issued.
+template <int N, bool FIRST> DEVICE void multiply_keys(Products &s, u64 q, u64 k) {
+  if constexpr (N == KEYS) {
+    if constexpr (FIRST) KEYS_128("=f", "0"); else KEYS_128("+f", "1");
+  } else {
+    if constexpr (FIRST) KEYS_64("=f", "0"); else KEYS_64("+f", "1");
+  }
 }
 
 // o[64 queries, HEAD] += p[64, 16 keys] * v[16 keys, HEAD]: p from registers, v with the keys as rows.
 DEVICE void multiply_values(float (&o)[HEAD / 8][4], const u32 (&p)[4], u64 v) {
 #if HEAD == 64
-  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16" TYPES
-               "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
-               "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16" TYPES "{" NAMES_32 "}, "
                "{%32,%33,%34,%35}, %36, 1, 1, 1, 1;"
-               : R4(o, 0), R4(o, 1), R4(o, 2), R4(o, 3), R4(o, 4), R4(o, 5), R4(o, 6), R4(o, 7)
+               : R16("+f", o, 0), R16("+f", o, 4)
                : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v));
 #else
-  asm volatile("wgmma.mma_async.sync.aligned.m64n32k16" TYPES
-               "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, "
+  asm volatile("wgmma.mma_async.sync.aligned.m64n32k16" TYPES "{" NAMES_16 "}, "
                "{%16,%17,%18,%19}, %20, 1, 1, 1, 1;"
-               : R4(o, 0), R4(o, 1), R4(o, 2), R4(o, 3)
+               : R16("+f", o, 0)
                : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v));
 #endif
 }
 
-// A place in the sequence of (piece of work, tile of keys) that a block walks through. A piece is a
-// block of queries of a row and head; pieces past the row's end are stepped over.
-struct Cursor {
-  int piece, tile, count;  // count of pieces so far: which query buffer
-  int start, length, column, firstQuery;
-};
+// ---- the walk ------------------------------------------------------------------------------------
 
 struct Work {
   const int *rowOffsets;
   int pieces, heads, queryBlocks;
 };
 
-// Moves to the first piece at or after cursor.piece that has queries; false if there is none.
-DEVICE bool find_piece(Cursor &cursor, const Work &work) {
-  for (; cursor.piece < work.pieces; cursor.piece += gridDim.x) {
-    const int rowAndHead = cursor.piece / work.queryBlocks;
-    cursor.firstQuery = (cursor.piece - rowAndHead * work.queryBlocks) * QUERIES;
-    const int row = rowAndHead / work.heads;
-    cursor.column = (rowAndHead - row * work.heads) * HEAD;
-    cursor.start = work.rowOffsets[row];
-    cursor.length = work.rowOffsets[row + 1] - cursor.start;
-    if (cursor.firstQuery < cursor.length) return true;
+// A piece of work: a block of queries of a row and head. Producer and consumers step through the same
+// ones; those past their row's end are stepped over.
+struct Piece {
+  int index, start, length, column, firstQuery;
+
+  DEVICE_MEMBER bool find(const Work &work) {
+    for (; index < work.pieces; index += gridDim.x) {
+      // From the last row to the first: what the product before wrote last is still in L2, and what is
+      // written last here is what the next product reads first.
+      const int fromLast = work.pieces - 1 - index;
+      const int rowAndHead = fromLast / work.queryBlocks;
+      firstQuery = (fromLast - rowAndHead * work.queryBlocks) * QUERIES;
+      const int row = rowAndHead / work.heads;
+      column = (rowAndHead - row * work.heads) * HEAD;
+      start = work.rowOffsets[row];
+      length = work.rowOffsets[row + 1] - start;
+      if (firstQuery < length) return true;
+    }
+    return false;
   }
-  return false;
-}
-
-DEVICE bool next_tile(Cursor &cursor, const Work &work) {
-  cursor.tile++;
-  if (cursor.tile * KEYS < cursor.length) return true;
-  cursor.tile = 0;
-  cursor.count++;
-  cursor.piece += gridDim.x;
-  return find_piece(cursor, work);
-}
-
-// Rows [0, valid) of a tile from memory, zeros below: what a tail leaves must not be NaN.
-template <int ROWS> DEVICE void load_rows(u32 shared, const element *from, int stride, int valid) {
-#pragma unroll
-  for (int i = 0; i < ROWS * ROW_CHUNKS / THREADS; i++) {
-    const int at = threadIdx.x + i * THREADS;
-    const int row = at / ROW_CHUNKS, chunk = at % ROW_CHUNKS;
-    const bool inside = row < valid;
-    copy_async_16(shared + chunk_offset(row, chunk),
-                  from + (u64)(inside ? row : 0) * stride + chunk * 8, inside);
+  DEVICE_MEMBER bool next(const Work &work) {
+    index += gridDim.x;
+    return find(work);
   }
-}
-
-// What a thread holds of its warpgroup's 64 queries: rows lane / 4 and lane / 4 + 8 of its warp's 16.
-struct Rows {
-  float o[HEAD / 8][4];
-  float reference[2], sum[2];
+  DEVICE_MEMBER int tiles() const { return (length + KEYS - 1) / KEYS; }
 };
 
-DEVICE void start_rows(Rows &rows) {
+DEVICE void produce(const TensorMap &qkv, u32 shared, const Work &work, int hidden) {
+  Piece piece;
+  piece.index = blockIdx.x;
+  Ring<2> queries;
+  Ring<STAGES> stage;
+  for (bool more = piece.find(work); more; more = piece.next(work)) {
+    // Warpgroups whose queries lie past the row's end take theirs too, which keeps the counts simple.
+    barrier_wait(shared + QUERIES_EMPTY + 8 * queries.slot, queries.phase ^ 1);
+    const u32 full = shared + QUERIES_FULL + 8 * queries.slot;
+    barrier_expect(full, WARPGROUPS * BOX_BYTES);
 #pragma unroll
-  for (int n = 0; n < HEAD / 8; n++) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) rows.o[n][i] = 0.0f;
-  }
-  rows.reference[0] = rows.reference[1] = -1e30f;
-  rows.sum[0] = rows.sum[1] = 0.0f;
-}
-
-// Moves the references up to the new largest products, where a warp's exponents would leave the range.
-DEVICE void keep_in_range(Rows &rows, const float (&s)[8][4], float scaleLog2) {
-  float largest[2] = {rows.reference[0], rows.reference[1]};
-#pragma unroll
-  for (int n = 0; n < 8; n++) {
-    largest[0] = fmaxf(largest[0], fmaxf(s[n][0], s[n][1]));
-    largest[1] = fmaxf(largest[1], fmaxf(s[n][2], s[n][3]));
-  }
-  const float excess =
-      fmaxf(largest[0] - rows.reference[0], largest[1] - rows.reference[1]) * scaleLog2;
-  if (!__any_sync(0xffffffffu, excess > RANGE)) return;
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    float top = largest[half];
-    top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-    top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-    const float shrink = exp2_fast((rows.reference[half] - top) * scaleLog2);
-    rows.reference[half] = top;
-    rows.sum[half] *= shrink;
-#pragma unroll
-    for (int n = 0; n < HEAD / 8; n++) {
-      rows.o[n][2 * half] *= shrink;
-      rows.o[n][2 * half + 1] *= shrink;
+    for (int i = 0; i < WARPGROUPS; i++) {
+      load_tile(shared + QUERIES_AT + (queries.slot * WARPGROUPS + i) * BOX_BYTES, qkv, piece.column,
+                piece.start + piece.firstQuery + 64 * i, full);
+    }
+    queries.advance();
+    for (int tile = 0; tile < piece.tiles(); tile++) {
+      const int row = piece.start + tile * KEYS;
+      const u32 at = stage.slot * TILE_BYTES, keys = shared + KEYS_FULL + 8 * stage.slot,
+                values = shared + VALUES_FULL + 8 * stage.slot;
+      const int boxes = piece.length - tile * KEYS <= HALF ? 1 : 2;
+      barrier_wait(shared + KEYS_EMPTY + 8 * stage.slot, stage.phase ^ 1);
+      barrier_expect(keys, boxes * BOX_BYTES);
+      for (int i = 0; i < boxes; i++) {
+        load_tile(shared + KEYS_AT + at + i * BOX_BYTES, qkv, hidden + piece.column, row + 64 * i,
+                  keys);
+      }
+      barrier_wait(shared + VALUES_EMPTY + 8 * stage.slot, stage.phase ^ 1);
+      barrier_expect(values, boxes * BOX_BYTES);
+      for (int i = 0; i < boxes; i++) {
+        load_tile(shared + VALUES_AT + at + i * BOX_BYTES, qkv, 2 * hidden + piece.column,
+                  row + 64 * i, values);
+      }
+      stage.advance();
     }
   }
 }
 
-// One tile of keys: s = q k^T, p = exp(s), o += p v.
-DEVICE void attend(Rows &rows, u32 sharedQ, u32 sharedKV, int valid, float scaleLog2) {
-  const int lane = threadIdx.x % 32;
-  float s[8][4];
-  const u64 q = descriptor(sharedQ), k = descriptor(sharedKV);
-  wgmma_fence();
+// ---- a warpgroup's 64 queries --------------------------------------------------------------------
+
+// A thread holds, of rows lane / 4 and lane / 4 + 8 of its warp's 16: the output so far, the sums of
+// its own columns, the references, and P of the tile that is being multiplied.
+struct Consumer {
+  u32 shared;
+  float scaleLog2;
+  float o[HEAD / 8][4];
+  float reference[2], sum[2], shrink[2];
+  u32 p[KEYS / 16][4];
+  Ring<STAGES> keys, values;
+  u64 q;
+
+  DEVICE_MEMBER void start(u32 queries) {
+    q = descriptor(queries);
 #pragma unroll
-  for (int step = 0; step < HEAD / 16; step++) {
-    multiply_keys(s, q + 2 * step, k + 2 * step, step != 0);
+    for (int n = 0; n < HEAD / 8; n++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) o[n][i] = 0.0f;
+    }
+    reference[0] = reference[1] = -1e30f;
+    sum[0] = sum[1] = 0.0f;
   }
-  wgmma_commit();
-  wgmma_wait();
-  if (valid < KEYS) {
+
+  // Waits for the next tile of keys and issues s = q k^T for N of them.
+  template <int N> DEVICE_MEMBER void issue_keys(Products &s) {
+    barrier_wait(shared + KEYS_FULL + 8 * keys.slot, keys.phase);
+    const u64 k = descriptor(shared + KEYS_AT + keys.slot * TILE_BYTES);
+    wgmma_fence();
+    multiply_keys<N, true>(s, q, k);
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
+    for (int step = 1; step < HEAD / 16; step++) {
+      multiply_keys<N, false>(s, q + 2 * step, k + 2 * step);
+    }
+    wgmma_commit();
+  }
+  DEVICE_MEMBER void release_keys() {
+    if (threadIdx.x % 32 == 0) barrier_arrive(shared + KEYS_EMPTY + 8 * keys.slot);
+    keys.advance();
+  }
+  // Waits for a tile of values, which stays until release_values.
+  DEVICE_MEMBER void wait_values() {
+    barrier_wait(shared + VALUES_FULL + 8 * values.slot, values.phase);
+  }
+  // Issues o += p v for N keys.
+  template <int N> DEVICE_MEMBER void issue_values() {
+    const u64 v = descriptor(shared + VALUES_AT + values.slot * TILE_BYTES);
+    wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < N / 16; step++) {
+      multiply_values(o, p[step], v + (16 * ROW_BYTES >> 4) * step);
+    }
+    wgmma_commit();
+  }
+  DEVICE_MEMBER void release_values() {
+    if (threadIdx.x % 32 == 0) barrier_arrive(shared + VALUES_EMPTY + 8 * values.slot);
+    values.advance();
+  }
+
+  // Zeros for the values past the row's end, by every warpgroup for itself: 0 times what the next row
+  // holds could be NaN.
+  DEVICE_MEMBER void clear_values(int valid, int width) {
+    if (valid == width) return;
+    const u32 tile = shared + VALUES_AT + values.slot * TILE_BYTES;
+    for (int at = valid * ROW_CHUNKS + threadIdx.x % 128; at < width * ROW_CHUNKS; at += 128) {
+      asm volatile("st.shared.v4.u32 [%0], {%1,%1,%1,%1};" ::"r"(tile + at * 16), "r"(0) : "memory");
+    }
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("bar.sync %0, 128;" ::"r"(threadIdx.x / 128 + 1) : "memory");
+  }
+
+  // Whether some exponent of this warp would leave the range.
+  template <int N> DEVICE_MEMBER bool out_of_range(const Products &s, float (&largest)[2]) {
+    largest[0] = reference[0];
+    largest[1] = reference[1];
+#pragma unroll
+    for (int n = 0; n < N / 8; n++) {
+      largest[0] = fmaxf(largest[0], fmaxf(s[n][0], s[n][1]));
+      largest[1] = fmaxf(largest[1], fmaxf(s[n][2], s[n][3]));
+    }
+    const float excess = fmaxf(largest[0] - reference[0], largest[1] - reference[1]) * scaleLog2;
+    return __any_sync(0xffffffffu, excess > RANGE);
+  }
+
+  // Moves the references up to the largest products, and the sums with them; the output follows when
+  // no product adds to it.
+  DEVICE_MEMBER void move_references(const float (&largest)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float top = largest[half];
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+      shrink[half] = exp2_fast((reference[half] - top) * scaleLog2);
+      reference[half] = top;
+      sum[half] *= shrink[half];
+    }
+  }
+  DEVICE_MEMBER void shrink_output() {
+#pragma unroll
+    for (int n = 0; n < HEAD / 8; n++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) o[n][i] *= shrink[i / 2];
+    }
+  }
+
+  template <int N> DEVICE_MEMBER void mask(Products &s, int valid) {
+    if (valid >= N) return;
+#pragma unroll
+    for (int n = 0; n < N / 8; n++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        if (n * 8 + lane % 4 * 2 + i % 2 >= valid) s[n][i] = -1e30f;
+        if (n * 8 + threadIdx.x % 4 * 2 + i % 2 >= valid) s[n][i] = -1e30f;
       }
     }
   }
-  keep_in_range(rows, s, scaleLog2);
-  const float offset[2] = {rows.reference[0] * scaleLog2, rows.reference[1] * scaleLog2};
-  const u64 v = descriptor(sharedKV + TILE_BYTES);
-  u32 p[KEYS / 16][4];
+
+  // Masks and exponentiates a tile; whether the references moved.
+  template <int N> DEVICE_MEMBER bool exponentials(Products &s, int valid) {
+    mask<N>(s, valid);
+    float largest[2];
+    const bool moved = out_of_range<N>(s, largest);
+    if (moved) move_references(largest);
+    const float offset[2] = {reference[0] * scaleLog2, reference[1] * scaleLog2};
 #pragma unroll
-  for (int step = 0; step < KEYS / 16; step++) {
-#pragma unroll
-    for (int n = 2 * step; n < 2 * step + 2; n++) {
+    for (int n = 0; n < N / 8; n++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         s[n][i] = exp2_fast(s[n][i] * scaleLog2 - offset[i / 2]);
-        rows.sum[i / 2] += s[n][i];
+        sum[i / 2] += s[n][i];
       }
-      p[step][n % 2 * 2] = to_pair(s[n][0], s[n][1]);
-      p[step][n % 2 * 2 + 1] = to_pair(s[n][2], s[n][3]);
+    }
+    return moved;
+  }
+
+  template <int N> DEVICE_MEMBER void round_to_p(const Products &s) {
+#pragma unroll
+    for (int step = 0; step < N / 16; step++) {
+      p[step][0] = to_pair(s[2 * step][0], s[2 * step][1]);
+      p[step][1] = to_pair(s[2 * step][2], s[2 * step][3]);
+      p[step][2] = to_pair(s[2 * step + 1][0], s[2 * step + 1][1]);
+      p[step][3] = to_pair(s[2 * step + 1][2], s[2 * step + 1][3]);
     }
   }
-  wgmma_fence();
-#pragma unroll
-  for (int step = 0; step < KEYS / 16; step++) {
-    multiply_values(rows.o, p[step], v + (16 * ROW_BYTES >> 4) * step);
+
+  // The first tile: from its product with the keys to P.
+  template <int N> DEVICE_MEMBER void begin(Products &s, int valid) {
+    issue_keys<N>(s);
+    wgmma_wait<0>();
+    release_keys();
+    exponentials<N>(s, valid);
+    round_to_p<N>(s);
   }
-  wgmma_commit();
-  wgmma_wait();
+
+  // The product with a whole tile's values, and the next tile of N keys up to its P. Exponentials are
+  // taken while the values' product runs; P is rounded when none does, as ptxas wants it.
+  template <int N> DEVICE_MEMBER void advance(Products &s, int valid) {
+    issue_keys<N>(s);
+    wait_values();
+    issue_values<KEYS>();
+    wgmma_wait<1>();
+    release_keys();
+    const bool moved = exponentials<N>(s, valid);
+    wgmma_wait<0>();
+    release_values();
+    if (moved) shrink_output();
+    round_to_p<N>(s);
+  }
+
+  DEVICE_MEMBER void attend(int length) {
+    Products s;
+    int valid = length;  // keys from the tile that P is of
+    bool half = length <= HALF;
+    if (half) begin<HALF>(s, valid); else begin<KEYS>(s, valid);
+    for (; valid > KEYS + HALF; valid -= KEYS) advance<KEYS>(s, valid - KEYS);
+    if (valid > KEYS) {
+      advance<HALF>(s, valid - KEYS);
+      valid -= KEYS;
+      half = true;
+    }
+    wait_values();
+    clear_values(valid, half ? HALF : KEYS);
+    if (half) issue_values<HALF>(); else issue_values<KEYS>();
+    wgmma_wait<0>();
+    release_values();
+  }
+
+  // Divides by the sums and writes the warp's 16 queries: through its own rows of the query buffer, so
+  // that a row leaves as whole 16-byte chunks.
+  DEVICE_MEMBER void finish(u32 warpQueries, element *out, int hidden, int valid) {
+    const int lane = threadIdx.x % 32;
+    float scale[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float total = sum[half];
+      total += __shfl_xor_sync(0xffffffffu, total, 1);
+      total += __shfl_xor_sync(0xffffffffu, total, 2);
+      scale[half] = 1.0f / total;
+    }
+#pragma unroll
+    for (int n = 0; n < HEAD / 8; n += 2) {
+      const u32 to = warpQueries + chunk_offset(lane % 16, n + lane / 16);
+      asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(to),
+                   "r"(to_pair(o[n][0] * scale[0], o[n][1] * scale[0])),
+                   "r"(to_pair(o[n][2] * scale[1], o[n][3] * scale[1])),
+                   "r"(to_pair(o[n + 1][0] * scale[0], o[n + 1][1] * scale[0])),
+                   "r"(to_pair(o[n + 1][2] * scale[1], o[n + 1][3] * scale[1]))
+                   : "memory");
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 16 * ROW_CHUNKS / 32; i++) {
+      const int at = lane + 32 * i, row = at / ROW_CHUNKS, chunk = at % ROW_CHUNKS;
+      uint4 words;
+      asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                   : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                   : "r"(warpQueries + chunk_offset(row, chunk))
+                   : "memory");
+      if (row < valid) {
+        asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(out + (u64)row * hidden + chunk * 8),
+                     "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+                     : "memory");
+      }
+    }
+  }
+
+  // A warpgroup without queries in this piece only hands the tiles on.
+  DEVICE_MEMBER void skip(int tiles) {
+    for (int j = 0; j < tiles; j++) {
+      barrier_wait(shared + KEYS_FULL + 8 * keys.slot, keys.phase);
+      release_keys();
+      barrier_wait(shared + VALUES_FULL + 8 * values.slot, values.phase);
+      release_values();
+    }
+  }
+};
+
+DEVICE void consume(element *out, u32 shared, const Work &work, int hidden, float scaleLog2) {
+  const int warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32 % 4;
+  Consumer consumer;
+  consumer.shared = shared;
+  consumer.scaleLog2 = scaleLog2;
+  Piece piece;
+  piece.index = blockIdx.x;
+  Ring<2> queries;
+  for (bool more = piece.find(work); more; more = piece.next(work)) {
+    const int firstQuery = piece.firstQuery + 64 * warpgroup;
+    const u32 buffer =
+        shared + QUERIES_AT + (queries.slot * WARPGROUPS + warpgroup) * BOX_BYTES;
+    barrier_wait(shared + QUERIES_FULL + 8 * queries.slot, queries.phase);
+    if (firstQuery < piece.length) {
+      consumer.start(buffer);
+      consumer.attend(piece.length);
+      // The warpgroup's last product may still be reading these queries for another warp.
+      asm volatile("bar.sync %0, 128;" ::"r"(warpgroup + 1) : "memory");
+      const int query = firstQuery + 16 * warp;
+      consumer.finish(buffer + 16 * warp * ROW_BYTES,
+                      out + (u64)(piece.start + query) * hidden + piece.column, hidden,
+                      piece.length - query);
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    } else {
+      consumer.skip(piece.tiles());
+    }
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(shared + QUERIES_EMPTY + 8 * queries.slot);
+    queries.advance();
+  }
 }
 
-// Divides by the sums and writes the warp's 16 queries: through its own rows of the query buffer, so
-// that a row leaves as whole 16-byte chunks.
-DEVICE void finish_rows(Rows &rows, u32 warpQueries, element *out, int hidden, int valid) {
-  const int lane = threadIdx.x % 32;
-  float scale[2];
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    float total = rows.sum[half];
-    total += __shfl_xor_sync(0xffffffffu, total, 1);
-    total += __shfl_xor_sync(0xffffffffu, total, 2);
-    scale[half] = 1.0f / total;
-  }
-#pragma unroll
-  for (int n = 0; n < HEAD / 8; n += 2) {
-    const u32 to = warpQueries + chunk_offset(lane % 16, n + lane / 16);
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(to),
-                 "r"(to_pair(rows.o[n][0] * scale[0], rows.o[n][1] * scale[0])),
-                 "r"(to_pair(rows.o[n][2] * scale[1], rows.o[n][3] * scale[1])),
-                 "r"(to_pair(rows.o[n + 1][0] * scale[0], rows.o[n + 1][1] * scale[0])),
-                 "r"(to_pair(rows.o[n + 1][2] * scale[1], rows.o[n + 1][3] * scale[1]))
-                 : "memory");
-  }
-  __syncwarp();
-#pragma unroll
-  for (int i = 0; i < 16 * ROW_CHUNKS / 32; i++) {
-    const int at = lane + 32 * i, row = at / ROW_CHUNKS, chunk = at % ROW_CHUNKS;
-    uint4 words;
-    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
-                 : "r"(warpQueries + chunk_offset(row, chunk))
-                 : "memory");
-    if (row < valid) *(uint4 *)(out + (u64)row * hidden + chunk * 8) = words;
-  }
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    attention_sm90(element *out, const element *qkv, const int *rowOffsets, int rows, int heads,
-                   int queryBlocks, float scaleLog2) {
+extern "C" __global__ void __launch_bounds__(512, 1)
+    attention_sm90(element *out, const __grid_constant__ TensorMap qkv, const int *rowOffsets,
+                   int rows, int heads, int queryBlocks, float scaleLog2) {
   extern __shared__ u8 memory[];
+  const u32 shared = (shared_address(memory) + 1023) & ~1023u;
+  if (threadIdx.x == 0) {
+    constexpr int warps = 4 * WARPGROUPS;
+    for (int i = 0; i < 2; i++) {
+      barrier_init(shared + QUERIES_FULL + 8 * i, 1);
+      barrier_init(shared + QUERIES_EMPTY + 8 * i, warps);
+    }
+    for (int i = 0; i < STAGES; i++) {
+      barrier_init(shared + KEYS_FULL + 8 * i, 1);
+      barrier_init(shared + KEYS_EMPTY + 8 * i, warps);
+      barrier_init(shared + VALUES_FULL + 8 * i, 1);
+      barrier_init(shared + VALUES_EMPTY + 8 * i, warps);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }
+  __syncthreads();
   wait_for_previous_kernel();
   let_next_kernel_start();
-  const int hidden = heads * HEAD, stride = 3 * hidden;
-  const int warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32 % 4;
-  const u32 stages = (shared_address(memory) + 1023) & ~1023u;
-  const u32 queries = stages + STAGES * STAGE_BYTES;
   const Work work = {rowOffsets, rows * heads * queryBlocks, heads, queryBlocks};
-
-  Cursor load = {};
-  load.piece = blockIdx.x;
-  bool loading = find_piece(load, work);
-  Cursor here = load;
-  bool computing = loading;
-  int loadStage = 0, stage = 0;
-
-  auto load_next = [&]() {
-    if (loading) {
-      const element *row = qkv + (u64)load.start * stride + load.column;
-      if (load.tile == 0) {
-        load_rows<QUERIES>(queries + load.count % STAGES * QUERY_BYTES,
-                           row + (u64)load.firstQuery * stride, stride,
-                           load.length - load.firstQuery);
-      }
-      const int firstKey = load.tile * KEYS;
-      const element *keys = row + (u64)firstKey * stride + hidden;
-      const u32 to = stages + loadStage * STAGE_BYTES;
-      load_rows<KEYS>(to, keys, stride, load.length - firstKey);
-      load_rows<KEYS>(to + TILE_BYTES, keys + hidden, stride, load.length - firstKey);
-      loading = next_tile(load, work);
-      loadStage = loadStage + 1 == STAGES ? 0 : loadStage + 1;
-    }
-    copy_async_commit();  // also where nothing is left, so that the count of groups stays simple
-  };
-#pragma unroll
-  for (int i = 0; i < STAGES - 1; i++) load_next();
-
-  Rows mine;
-  start_rows(mine);
-  while (computing) {
-    copy_async_wait<STAGES - 2>();
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    __syncthreads();
-    load_next();  // into the stage that every warp left before the barrier
-
-    const int firstQuery = here.firstQuery + warpgroup * 64;
-    const u32 buffer = queries + here.count % STAGES * QUERY_BYTES + warpgroup * TILE_BYTES;
-    const bool active = firstQuery < here.length;
-    if (active) {
-      attend(mine, buffer, stages + stage * STAGE_BYTES, here.length - here.tile * KEYS, scaleLog2);
-    }
-    stage = stage + 1 == STAGES ? 0 : stage + 1;
-    if ((here.tile + 1) * KEYS >= here.length) {
-      if (active) {
-        // The warpgroup's last product may still be reading these queries for another warp.
-        asm volatile("bar.sync %0, 128;" ::"r"(warpgroup + 1) : "memory");
-        const int query = firstQuery + warp * 16;
-        finish_rows(mine, buffer + warp * 16 * ROW_BYTES,
-                    out + (u64)(here.start + query) * hidden + here.column, hidden,
-                    here.length - query);
-        start_rows(mine);
-      }
-    }
-    computing = next_tile(here, work);
+  const int hidden = heads * HEAD;
+  if (threadIdx.x >= 128 * WARPGROUPS) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+    if (threadIdx.x == 128 * WARPGROUPS) produce(qkv, shared, work, hidden);
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
+    consume(out, shared, work, hidden, scaleLog2);
   }
 }

@@ -117,7 +117,9 @@ DEVICE void normalize_and_store(element *row, const Share &share, const Affine &
   }
 }
 
-DEVICE int first_token() { return blockIdx.x * WARPS + threadIdx.x / LANES; }
+// From the last token to the first: what the kernel before wrote last is still in L2, and what this one
+// writes last is what the next one, which starts at the first token, reads first.
+DEVICE int first_token(int tokens) { return tokens - 1 - (blockIdx.x * WARPS + threadIdx.x / LANES); }
 DEVICE int token_stride() { return gridDim.x * WARPS; }
 
 extern "C" __global__ void __launch_bounds__(128)
@@ -126,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(128)
   const Affine affine(weight, bias);  // not written by any kernel, so it need not wait
   wait_for_previous_kernel();
   let_next_kernel_start();
-  for (int token = first_token(); token < tokens; token += token_stride()) {
+  for (int token = first_token(tokens); token >= 0; token -= token_stride()) {
     Share share;
     load_share(share, x + (u64)token * HIDDEN);
     normalize_and_store(out + (u64)token * HIDDEN, share, affine, epsilon);
@@ -139,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(128)
   const Affine affine(weight, bias);
   wait_for_previous_kernel();
   let_next_kernel_start();
-  for (int token = first_token(); token < tokens; token += token_stride()) {
+  for (int token = first_token(tokens); token >= 0; token -= token_stride()) {
     Share share;
     load_share(share, x + (u64)token * HIDDEN);
     add_share(share, residual + (u64)token * HIDDEN);
@@ -154,7 +156,7 @@ extern "C" __global__ void __launch_bounds__(128)
   const Affine affine(weight, bias);
   wait_for_previous_kernel();
   let_next_kernel_start();
-  for (int token = first_token(); token < tokens; token += token_stride()) {
+  for (int token = first_token(tokens); token >= 0; token -= token_stride()) {
     Share share;
     load_share(share, word + (u64)ids[token] * HIDDEN);
     add_share(share, position + (u64)positions[token] * HIDDEN);
@@ -168,7 +170,7 @@ extern "C" __global__ void __launch_bounds__(128)
                const element *word, const element *position, const element *type, int tokens) {
   wait_for_previous_kernel();
   let_next_kernel_start();
-  for (int token = first_token(); token < tokens; token += token_stride()) {
+  for (int token = first_token(tokens); token >= 0; token -= token_stride()) {
     Share share;
     load_share(share, word + (u64)ids[token] * HIDDEN);
     add_share(share, position + (u64)positions[token] * HIDDEN);

@@ -9,6 +9,7 @@ import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.cuda.Operations.Ids;
 import dev.halve.cuda.Operations.Norm;
+import dev.halve.cuda.Operations.Rows;
 import dev.halve.cuda.Products.Activations;
 import dev.halve.engine.BertConfig;
 import dev.halve.engine.BertModel;
@@ -373,9 +374,7 @@ final class CudaCompiledModel implements CompiledModel {
     operations.attention(
         context,
         wide,
-        ids + 12L * tokens,
-        bucket.rows,
-        bucket.longestRow,
+        new Rows(ids + 12L * tokens, bucket.rows, bucket.longestRow, tokens),
         config.numAttentionHeads(),
         config.headSize());
     multiply(layer.output, context, x, y, tokens, false);

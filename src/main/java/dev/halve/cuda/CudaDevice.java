@@ -6,6 +6,7 @@ import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.cuda.Operations.Ids;
 import dev.halve.cuda.Operations.Norm;
+import dev.halve.cuda.Operations.Rows;
 import dev.halve.cuda.Products.Activations;
 import dev.halve.engine.AdamW;
 import dev.halve.engine.BertModel;
@@ -226,9 +227,8 @@ final class CudaDevice implements Device {
     operations.attention(
         address(out),
         address(qkv),
-        address(batch.rowOffsets()),
-        batch.rows(),
-        batch.host().longestRow(),
+        new Rows(
+            address(batch.rowOffsets()), batch.rows(), batch.host().longestRow(), batch.tokens()),
         heads,
         headSize);
   }

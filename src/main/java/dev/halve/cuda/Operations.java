@@ -1,6 +1,9 @@
 package dev.halve.cuda;
 
+import dev.halve.cuda.CudaDriver.Swizzle;
 import dev.halve.cuda.KernelLaunch.Kernel;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.util.Map;
 
 /**
@@ -8,8 +11,6 @@ import java.util.Map;
  * stands for an operand that is not there. What each computes is said in its source.
  */
 final class Operations {
-  private static final int QUERIES = 128;
-
   private final Kernels kernels;
   private final KernelLaunch launch;
   private final GpuProperties gpu;
@@ -88,54 +89,78 @@ final class Operations {
     return headSize == 32 || headSize == 64;
   }
 
+  /**
+   * Rows of a batch, for attention.
+   *
+   * @param rowOffsets address of I32 {@code [count + 1]}
+   * @param longest at least the longest row's tokens
+   * @param tokens rows of the matrix that holds queries, keys and values
+   */
+  record Rows(long rowOffsets, int count, int longest, int tokens) {}
+
   /** By the kernel for this GPU. */
-  void attention(
-      long out, long qkv, long rowOffsets, int rows, int longestRow, int heads, int headSize) {
+  void attention(long out, long qkv, Rows rows, int heads, int headSize) {
     if (gpu.isHopper()) {
-      attentionSm90(out, qkv, rowOffsets, rows, longestRow, heads, headSize);
+      attentionSm90(out, qkv, rows, heads, headSize);
     } else {
-      attentionSm80(out, qkv, rowOffsets, rows, longestRow, heads, headSize);
+      attentionSm80(out, qkv, rows, heads, headSize);
     }
   }
 
-  void attentionSm80(
-      long out, long qkv, long rowOffsets, int rows, int longestRow, int heads, int headSize) {
+  void attentionSm80(long out, long qkv, Rows rows, int heads, int headSize) {
+    int queries = 128;
     Kernel kernel =
-        kernels.get("attention.cu", "attention", Map.of("HEAD", String.valueOf(headSize)), QUERIES);
+        kernels.get("attention.cu", "attention", Map.of("HEAD", String.valueOf(headSize)), 128);
     launch
-        .of(kernel, Math.ceilDiv(longestRow, QUERIES), heads, rows, kernel.threads(), 0)
+        .of(kernel, Math.ceilDiv(rows.longest, queries), heads, rows.count, kernel.threads(), 0)
         .overlapping(overlap)
         .with(out)
         .with(qkv)
-        .with(rowOffsets)
+        .with(rows.rowOffsets)
         .with(heads * headSize)
         .with(scaleLog2(headSize))
         .launch();
   }
 
-  void attentionSm90(
-      long out, long qkv, long rowOffsets, int rows, int longestRow, int heads, int headSize) {
-    int sharedBytes = 3 * (2 * 64 + QUERIES) * headSize * 2 + 1024;
+  void attentionSm90(long out, long qkv, Rows rows, int heads, int headSize) {
+    int queries = 192;
+    int stages = 4;
+    int keys = 128;
+    int sharedBytes = (2 * queries + 2 * stages * keys) * headSize * 2 + 2048;
     Kernel kernel =
         kernels.get(
             "attention_sm90.cu",
             "attention_sm90",
             Map.of("HEAD", String.valueOf(headSize)),
-            256,
+            512,
             sharedBytes);
-    int queryBlocks = Math.ceilDiv(longestRow, QUERIES);
-    long pieces = (long) rows * heads * queryBlocks;
-    launch
-        .of(kernel, Math.min(pieces, kernel.blocks()), 1, 1, kernel.threads(), sharedBytes)
-        .overlapping(overlap)
-        .with(out)
-        .with(qkv)
-        .with(rowOffsets)
-        .with(rows)
-        .with(heads)
-        .with(queryBlocks)
-        .with(scaleLog2(headSize))
-        .launch();
+    int queryBlocks = Math.ceilDiv(rows.longest, queries);
+    long pieces = (long) rows.count * heads * queryBlocks;
+    int width = 3 * heads * headSize;
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment map =
+          CudaDriver.encodeTensorMap(
+              arena,
+              false,
+              qkv,
+              width,
+              rows.tokens,
+              2L * width,
+              headSize,
+              64,
+              headSize == 64 ? Swizzle.BYTES_128 : Swizzle.BYTES_64);
+      launch
+          .of(kernel, Math.min(pieces, kernel.blocks()), 1, 1, kernel.threads(), sharedBytes)
+          .overlapping(overlap)
+          .with(out)
+          .with(map)
+          .with(rows.rowOffsets)
+          .with(rows.count)
+          .with(heads)
+          .with(queryBlocks)
+          .with(scaleLog2(headSize))
+          .launch();
+    }
   }
 
   /** The softmax's scale, for exponentials of base 2. */

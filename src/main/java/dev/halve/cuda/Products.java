@@ -74,7 +74,8 @@ final class Products implements AutoCloseable {
       x = widen(xScratch, x, a.tokens, in, width);
       w = widen(weightScratch, w, out, in, width);
     }
-    boolean direct = a.yPitch % ALIGNED_ELEMENTS == 0 && a.y % 16 == 0 && out % 8 == 0;
+    boolean direct =
+        a.yPitch % ALIGNED_ELEMENTS == 0 && a.y % 16 == 0 && out % ALIGNED_ELEMENTS == 0;
     if (direct || !dense.usesCublas()) {
       multiplyDense(a, x, w, bias, out, width, gelu);
       return;
@@ -116,7 +117,12 @@ final class Products implements AutoCloseable {
     int out = weight.layout().out();
     int xWidth = roundUp(in);
     long x = xWidth == in ? a.x : widen(xScratch, a.x, a.tokens, in, xWidth);
-    boolean direct = a.yPitch % ALIGNED_ELEMENTS == 0 && a.y % 16 == 0 && a.residual % 16 == 0;
+    // A tile ends at a multiple of 8 outputs, past which the neighbour's columns may lie.
+    boolean direct =
+        out % ALIGNED_ELEMENTS == 0
+            && a.yPitch % ALIGNED_ELEMENTS == 0
+            && a.y % 16 == 0
+            && a.residual % 16 == 0;
     int yPitch = direct ? a.yPitch : roundUp(out);
     long y = direct ? a.y : yScratch.take(2L * a.tokens * yPitch);
     long residual = a.residual;

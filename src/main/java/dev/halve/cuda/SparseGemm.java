@@ -242,15 +242,16 @@ final class SparseGemm {
             tile.threads(),
             kernel.sharedBytes())
         .overlapping(overlap)
-        .with(operands.y)
         .with(operands.x)
+        .with(operands.y)
+        .with(operands.residual)
         .with(operands.weight.address())
         .with(operands.bias)
-        .with(operands.residual)
         .with(operands.tokens)
         .with(layout.out())
         .with(layout.in())
         .with(operands.xPitch)
+        .with(operands.yPitch)
         .with(operands.yPitch)
         .launch();
   }

@@ -7,6 +7,7 @@ import dev.halve.core.DType;
 import dev.halve.core.Tensor;
 import dev.halve.cuda.Operations.Ids;
 import dev.halve.cuda.Operations.Norm;
+import dev.halve.cuda.Operations.Rows;
 import dev.halve.cuda.RandomTensors.Operand;
 import java.util.ArrayList;
 import java.util.List;
@@ -173,9 +174,7 @@ class CudaKernelsTest {
     operations.attentionSm80(
         out.address(),
         qkv.address(),
-        address(rowOffsets),
-        lengths.length,
-        longest,
+        new Rows(address(rowOffsets), lengths.length, longest, tokens),
         heads,
         headSize);
     String what = "%s, head size %d".formatted(java.util.Arrays.toString(lengths), headSize);
@@ -190,9 +189,7 @@ class CudaKernelsTest {
       operations.attentionSm90(
           outSm90.address(),
           qkv.address(),
-          address(tensors.integers(padded)),
-          lengths.length + 3,
-          512,
+          new Rows(address(tensors.integers(padded)), lengths.length + 3, 512, tokens),
           heads,
           headSize);
       assertThat(Reference.relativeError(outSm90.read(), expected))
@@ -219,9 +216,7 @@ class CudaKernelsTest {
         .attention(
             out.address(),
             qkv.address(),
-            address(tensors.integers(offsets)),
-            1,
-            70,
+            new Rows(address(tensors.integers(offsets)), 1, 70, 300),
             heads,
             headSize);
     double[] expected = Reference.attention(qkv.values(), new int[] {0, 70}, heads, headSize);

@@ -7,6 +7,7 @@ import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.core.sparsify.WeightNormSparsifier;
 import dev.halve.cuda.Operations.Norm;
+import dev.halve.cuda.Operations.Rows;
 import dev.halve.cuda.Products.Activations;
 import dev.halve.cuda.RandomTensors.Operand;
 import dev.halve.engine.BertConfig;
@@ -138,7 +139,7 @@ final class CudaTiming {
         for (int row = 0; row <= rows; row++) {
           offsets[row] = row * SEQUENCE;
         }
-        Tensor rowOffsets = tensors.integers(offsets);
+        Rows batch = new Rows(address(tensors.integers(offsets)), rows, SEQUENCE, tokens);
         Operations operations = device.operations();
         double mega = 1e-6 * tokens * hidden;
         memory(
@@ -162,18 +163,14 @@ final class CudaTiming {
               tokens,
               headSize,
               flops,
-              () ->
-                  operations.attentionSm80(
-                      out, qkv, address(rowOffsets), rows, SEQUENCE, heads, headSize));
+              () -> operations.attentionSm80(out, qkv, batch, heads, headSize));
           if (context.properties().isHopper()) {
             attention(
                 "attention_sm90",
                 tokens,
                 headSize,
                 flops,
-                () ->
-                    operations.attentionSm90(
-                        out, qkv, address(rowOffsets), rows, SEQUENCE, heads, headSize));
+                () -> operations.attentionSm90(out, qkv, batch, heads, headSize));
           }
         }
       }

@@ -40,7 +40,6 @@ class KernelCompilationTest {
       }
       sources.add(sparse(SparseGemmTile.hopperCandidates(6144).getFirst(), 2));
     }
-    sources.add(sparse(SparseGemmTile.ampereCandidates().getFirst(), 1));
     return sources;
   }
 
