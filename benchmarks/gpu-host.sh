@@ -210,18 +210,18 @@ run() {
   done
   mkdir -p "$results"
   results=$(cd "$results" && pwd)
-  home=${HALVE_GPU_HOME:-/tmp/halve-gpu}
+  home=${HALVE_GPU_HOME:-$here/unpacked}
   mkdir -p "$home"
   tar -C "$home" --strip-components=1 -xzf "$here/halve-gpu.tar.gz"
   export LD_LIBRARY_PATH=/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   export HALVE_CACHE=$home/cache
-  mkdir -p "$HALVE_CACHE" "$home/work/target"
+  mkdir -p "$HALVE_CACHE" "$home/run/target"
   if [[ -d $home/kernels ]]; then
     mkdir -p "$HALVE_CACHE/cuda"
     cp -n "$home"/kernels/* "$HALVE_CACHE/cuda/"
-    ln -sfn "$HALVE_CACHE/cuda" "$home/work/target/kernel-cache"
+    ln -sfn "$HALVE_CACHE/cuda" "$home/run/target/kernel-cache"
   fi
-  cd "$home/work"
+  cd "$home/run"
   nvidia-smi --query-gpu=name,driver_version,clocks.sm,power.limit --format=csv,noheader || true
   java_halve dev.halve.cli.Main doctor >"$results/doctor.log" 2>&1 || true
   [[ $skip == *,tests,* ]] || gpu_tests

@@ -8,6 +8,7 @@ import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.util.Set;
 
 /**
  * How a 2:4 weight lies in device memory for {@code sparse_gemm_sm90.cu} and {@code
@@ -15,7 +16,7 @@ import java.lang.foreign.ValueLayout;
  * that a weight is packed once, when it goes up.
  *
  * <p>The operand is an array {@code [kTiles][outBlocks]} of blocks, each of 64 output rows by 64
- * inputs in {@value #BLOCK_BYTES} bytes, and {@value #GUARD_BLOCKS} blocks of zeros behind, since a
+ * inputs in {@value #BLOCK_BYTES} bytes, and {@link #guardBlocks} blocks of zeros behind, since a
  * tile may reach past the last row block. All rows of one K tile are neighbours: one bulk copy
  * fetches a tile of any height.
  *
@@ -39,8 +40,8 @@ public record SparseGemmLayout(int out, int in) {
   /** Bytes of a block of 64 rows by 64 inputs: 4,096 of values and 512 of metadata. */
   public static final int BLOCK_BYTES = 4608;
 
-  /** Blocks of zeros behind the operand, more than any tile reaches past its end. */
-  public static final int GUARD_BLOCKS = 15;
+  /** Heights of the tiles, in row blocks of a whole cluster, that read the operand. */
+  static final Set<Integer> TILE_BLOCKS = Set.of(1, 2, 3, 4, 6, 8);
 
   private static final int VALUE_BYTES = 4096;
   private static final int FIRST_TWO = 0x44;
@@ -73,9 +74,17 @@ public record SparseGemmLayout(int out, int in) {
     return Math.max(2, Math.ceilDiv(in, 64));
   }
 
+  /** Row blocks that the last tile of some height reaches past the end. */
+  public int guardBlocks() {
+    return TILE_BLOCKS.stream()
+        .mapToInt(height -> Math.ceilDiv(outBlocks(), height) * height - outBlocks())
+        .max()
+        .orElseThrow();
+  }
+
   /** Bytes of the packed operand with its guard. */
   public long bytes() {
-    return ((long) kTiles() * outBlocks() + GUARD_BLOCKS) * BLOCK_BYTES;
+    return ((long) kTiles() * outBlocks() + guardBlocks()) * BLOCK_BYTES;
   }
 
   /**
