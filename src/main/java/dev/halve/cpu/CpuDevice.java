@@ -3,7 +3,6 @@ package dev.halve.cpu;
 import static dev.halve.cpu.VectorMath.LANES;
 
 import dev.halve.core.DType;
-import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.engine.AdamW;
@@ -18,7 +17,6 @@ import dev.halve.engine.PackedWeight;
 import dev.halve.engine.Parameter;
 import dev.halve.engine.Pool;
 import dev.halve.engine.Weight;
-import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.List;
@@ -76,20 +74,6 @@ final class CpuDevice implements Device {
     }
   }
 
-  private static final class ArenaPool implements Pool {
-    private final Arena arena = Arena.ofShared();
-
-    @Override
-    public Tensor allocate(DType dtype, long... extents) {
-      return Tensor.allocate(arena, dtype, extents);
-    }
-
-    @Override
-    public void close() {
-      arena.close();
-    }
-  }
-
   @Override
   public String name() {
     return "cpu";
@@ -127,24 +111,7 @@ final class CpuDevice implements Device {
 
   @Override
   public PackedWeight pack(Pool pool, SparseSemiStructuredTensor weight) {
-    Tensor values = pool.allocate(DType.F32, weight.values().shape().extents());
-    values.copyFrom(weight.values());
-    Tensor metadata = pool.allocate(DType.U8, weight.metadata().shape().extents());
-    metadata.copyFrom(weight.metadata());
-    return new Unordered(new SparseSemiStructuredTensor(weight.shape(), values, metadata));
-  }
-
-  /** A compressed weight in the order of its file. */
-  private record Unordered(SparseSemiStructuredTensor tensor) implements PackedWeight {
-    @Override
-    public long bytes() {
-      return tensor.values().bytes() + tensor.metadata().bytes();
-    }
-
-    @Override
-    public SparseSemiStructuredTensor unpack(Arena arena) {
-      return tensor;
-    }
+    return PackedSparseWeight.pack(pool, weight, CpuKernels.best().sparse());
   }
 
   private interface TokenRange {
@@ -290,11 +257,9 @@ final class CpuDevice implements Device {
           dense(x, parameter.value(), bias, epilogue, y, column);
       case Weight.Masked(Parameter parameter) ->
           dense(x, parameter.value(), bias, epilogue, y, column);
-      case Weight.Compressed(String name, Shape shape, PackedWeight packed) -> {
-        try (Arena arena = Arena.ofShared()) {
-          dense(x, ((Unordered) packed).tensor().decompress(arena), bias, epilogue, y, column);
-        }
-      }
+      case Weight.Compressed compressed ->
+          TiledProduct.run(
+              team, (PackedSparseWeight) compressed.packed(), x, bias, epilogue, y, column);
     }
   }
 

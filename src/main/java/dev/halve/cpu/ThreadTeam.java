@@ -1,5 +1,7 @@
 package dev.halve.cpu;
 
+import dev.halve.core.Tensor;
+import java.lang.foreign.Arena;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.locks.LockSupport;
@@ -17,6 +19,9 @@ import java.util.concurrent.locks.ReentrantLock;
 final class ThreadTeam implements AutoCloseable {
   private static final long SPIN_NANOS = 50_000;
 
+  /** Scratch memory of each member: what a kernel needs at the edges of a tile. */
+  static final long SCRATCH_BYTES = 16 << 10;
+
   /** What the team works on; {@code member} is in {@code [0, size)} and free for scratch space. */
   @FunctionalInterface
   interface Task {
@@ -29,6 +34,8 @@ final class ThreadTeam implements AutoCloseable {
   private final AtomicInteger unfinished = new AtomicInteger();
   private final ReentrantLock oneTaskAtATime = new ReentrantLock();
   private final Worker[] workers;
+  private final Arena arena = Arena.ofShared();
+  private final long[] scratch;
 
   // Written before `unclaimed` is published and read after a claim on it: never torn or stale.
   private Task task;
@@ -43,6 +50,10 @@ final class ThreadTeam implements AutoCloseable {
     if (size < 1) {
       throw new IllegalArgumentException("a team needs at least one member, not " + size);
     }
+    scratch = new long[size];
+    for (int member = 0; member < size; member++) {
+      scratch[member] = arena.allocate(SCRATCH_BYTES, Tensor.ALIGNMENT).address();
+    }
     workers = new Worker[size - 1];
     for (int i = 0; i < workers.length; i++) {
       workers[i] = new Worker(i + 1);
@@ -52,6 +63,11 @@ final class ThreadTeam implements AutoCloseable {
 
   int size() {
     return workers.length + 1;
+  }
+
+  /** Address of a member's {@link #SCRATCH_BYTES}. */
+  long scratch(int member) {
+    return scratch[member];
   }
 
   /**
@@ -87,6 +103,9 @@ final class ThreadTeam implements AutoCloseable {
   public void close() {
     oneTaskAtATime.lock();
     try {
+      if (closed) {
+        return;
+      }
       closed = true;
     } finally {
       oneTaskAtATime.unlock();
@@ -102,6 +121,7 @@ final class ThreadTeam implements AutoCloseable {
         }
       }
     }
+    arena.close();
     if (interrupted) {
       Thread.currentThread().interrupt();
     }

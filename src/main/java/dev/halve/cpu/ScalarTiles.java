@@ -1,0 +1,48 @@
+package dev.halve.cpu;
+
+/**
+ * The kernels that {@link KernelCompiler} writes as plain loops: what they are tested against, and
+ * what runs where the JVM has no vectors of at least four floats.
+ */
+final class ScalarTiles {
+  private ScalarTiles() {}
+
+  /** {@code tokens} by {@code lanes} rows of one row block of {@link PackedSparseWeight}. */
+  static TileKernel sparse(int lanes, int tokens) {
+    return (weight, weightPitch, x, xPitch, bias, y, yPitch, steps) -> {
+      for (int token = 0; token < tokens; token++) {
+        for (int row = 0; row < lanes; row++) {
+          float sum = Memory.getFloat(bias + row * (long) Float.BYTES);
+          for (int step = 0; step < steps; step++) {
+            long block = weight + step * weightPitch;
+            long inputs = x + token * xPitch + step * (long) PackedSparseWeight.BLOCK * Float.BYTES;
+            int indices = Memory.getInt(block + row * (long) Integer.BYTES);
+            for (int n = 0; n < PackedSparseWeight.NONZEROS; n++) {
+              long column = indices >>> PackedSparseWeight.INDEX_BITS * n & 0xF;
+              float value = Memory.getFloat(block + PackedSparseWeight.valueOffset(n, row));
+              sum = Math.fma(Memory.getFloat(inputs + column * Float.BYTES), value, sum);
+            }
+          }
+          Memory.setFloat(y + token * yPitch + row * (long) Float.BYTES, sum);
+        }
+      }
+    };
+  }
+
+  /** {@code tokens} by {@code rows}, a step being one input. */
+  static TileKernel dense(int rows, int tokens) {
+    return (weight, weightPitch, x, xPitch, bias, y, yPitch, steps) -> {
+      for (int token = 0; token < tokens; token++) {
+        for (int row = 0; row < rows; row++) {
+          long at = row * (long) Float.BYTES;
+          float sum = Memory.getFloat(bias + at);
+          for (int step = 0; step < steps; step++) {
+            float input = Memory.getFloat(x + token * xPitch + step * (long) Float.BYTES);
+            sum = Math.fma(input, Memory.getFloat(weight + step * weightPitch + at), sum);
+          }
+          Memory.setFloat(y + token * yPitch + at, sum);
+        }
+      }
+    };
+  }
+}

@@ -1,0 +1,185 @@
+package dev.halve.cpu;
+
+import dev.halve.core.Tensor;
+import dev.halve.engine.Epilogue;
+import jdk.incubator.vector.FloatVector;
+
+/**
+ * {@code y = epilogue(x · weightᵀ + bias)} for row-major {@code x [tokens, columns]} and {@code y
+ * [tokens, rows]}, tile by tile: a group of stripes that fits the second-level cache meets all
+ * tokens before the next group does.
+ *
+ * <p>How sums are ordered depends on the token's place in {@code x} alone, not on how the work is
+ * split, as long as splits fall on multiples of {@link TileKernels#mostTokens}.
+ */
+final class TiledProduct {
+  private static final long GROUP_BYTES = 256 << 10;
+
+  /** Tokens of one part of a product that is shared out, at least. */
+  private static final int PART_TOKENS = 96;
+
+  private TiledProduct() {}
+
+  /**
+   * Columns {@code [column, column + rows)} of {@code y} on a team.
+   *
+   * @param x {@code [tokens, columns]}
+   * @param bias {@code [rows]}
+   * @param y {@code [tokens, width]}
+   */
+  static void run(
+      ThreadTeam team,
+      PackedMatrix weight,
+      Tensor x,
+      Tensor bias,
+      Epilogue epilogue,
+      Tensor y,
+      int column) {
+    int tokens = (int) x.extent(0);
+    int tile = weight.kernels().mostTokens();
+    int partTokens = (PART_TOKENS + tile - 1) / tile * tile;
+    int tokenParts = (tokens + partTokens - 1) / partTokens;
+    // A few parts for each member even out their speeds; a single tile is over too soon for that.
+    int wanted = tokens <= tile ? team.size() : 3 * team.size();
+    int stripeParts = Math.min(weight.stripes(), (wanted + tokenParts - 1) / tokenParts);
+    long xPitch = x.extent(1) * Float.BYTES;
+    long yPitch = y.extent(1) * Float.BYTES;
+    team.run(
+        tokenParts * stripeParts,
+        (part, member) -> {
+          int token = part / stripeParts * partTokens;
+          int stripePart = part % stripeParts;
+          run(
+              weight,
+              weight.stripes() * stripePart / stripeParts,
+              weight.stripes() * (stripePart + 1) / stripeParts,
+              x.segment().address() + token * xPitch,
+              xPitch,
+              Math.min(partTokens, tokens - token),
+              bias.segment().address(),
+              epilogue,
+              y.segment().address() + token * yPitch + column * (long) Float.BYTES,
+              yPitch,
+              team.scratch(member));
+        });
+  }
+
+  /**
+   * The tokens {@code [0, tokens)} and stripes {@code [firstStripe, lastStripe)} of a product, on
+   * the calling thread. Addresses are those of token 0 and row 0; pitches are in bytes.
+   *
+   * @param bias address of {@code [rows]} floats
+   * @param scratch address of {@link ThreadTeam#SCRATCH_BYTES}
+   */
+  static void run(
+      PackedMatrix weight,
+      int firstStripe,
+      int lastStripe,
+      long x,
+      long xPitch,
+      int tokens,
+      long bias,
+      Epilogue epilogue,
+      long y,
+      long yPitch,
+      long scratch) {
+    TileKernels kernels = weight.kernels();
+    int stripeRows = weight.stripeRows();
+    int steps = weight.columns() / weight.stepColumns();
+    boolean ragged = weight.columns() % weight.stepColumns() != 0;
+    int wholeStripes = ragged ? 0 : weight.rows() / stripeRows;
+    int group = groupStripes(weight);
+    for (int from = firstStripe; from < lastStripe; from += group) {
+      int to = Math.min(lastStripe, from + group);
+      for (int token = 0, chosen; token < tokens; token += kernels.tokens()[chosen]) {
+        chosen = kernels.next(tokens - token);
+        TileKernel kernel = kernels.kernels()[chosen];
+        long tileX = x + token * xPitch;
+        long tileY = y + token * yPitch;
+        for (int stripe = from; stripe < to; stripe++) {
+          long column = (long) stripe * stripeRows * Float.BYTES;
+          if (stripe < wholeStripes) {
+            kernel.run(
+                weight.stripe(stripe),
+                weight.stepPitch(),
+                tileX,
+                xPitch,
+                bias + column,
+                tileY + column,
+                yPitch,
+                steps);
+          } else {
+            edge(weight, stripe, chosen, tileX, xPitch, bias, tileY, yPitch, scratch);
+          }
+        }
+        if (epilogue == Epilogue.GELU) {
+          int firstRow = from * stripeRows;
+          int lastRow = Math.min(weight.rows(), to * stripeRows);
+          gelu(tileY, yPitch, kernels.tokens()[chosen], firstRow, lastRow);
+        }
+      }
+    }
+  }
+
+  private static int groupStripes(PackedMatrix weight) {
+    long stripeBytes = weight.bytes() / weight.stripes();
+    return (int) Math.max(1, GROUP_BYTES / stripeBytes);
+  }
+
+  /** A tile at the last rows, or of a weight whose columns do not fill its last step. */
+  private static void edge(
+      PackedMatrix weight,
+      int stripe,
+      int chosen,
+      long x,
+      long xPitch,
+      long bias,
+      long y,
+      long yPitch,
+      long scratch) {
+    TileKernel kernel = weight.kernels().kernels()[chosen];
+    int tokens = weight.kernels().tokens()[chosen];
+    int firstRow = stripe * weight.stripeRows();
+    long rowBytes = Math.min(weight.stripeRows(), weight.rows() - firstRow) * (long) Float.BYTES;
+    long pitch = weight.stripeRows() * (long) Float.BYTES;
+    long edgeBias = scratch;
+    long sums = edgeBias + pitch;
+    Memory.copy(bias + firstRow * (long) Float.BYTES, edgeBias, rowBytes);
+    int steps = weight.columns() / weight.stepColumns();
+    kernel.run(weight.stripe(stripe), weight.stepPitch(), x, xPitch, edgeBias, sums, pitch, steps);
+    int left = weight.columns() % weight.stepColumns();
+    if (left > 0) {
+      long more = sums + tokens * pitch;
+      long inputs = more + tokens * pitch;
+      long stepBytes = weight.stepColumns() * (long) Float.BYTES;
+      Memory.zero(inputs, tokens * stepBytes);
+      for (int token = 0; token < tokens; token++) {
+        Memory.copy(
+            x + token * xPitch + steps * stepBytes,
+            inputs + token * stepBytes,
+            left * (long) Float.BYTES);
+      }
+      Memory.zero(edgeBias, pitch);
+      long lastStep = weight.stripe(stripe) + steps * weight.stepPitch();
+      kernel.run(lastStep, weight.stepPitch(), inputs, stepBytes, edgeBias, more, pitch, 1);
+      for (long at = 0; at < tokens * pitch; at += Float.BYTES) {
+        Memory.setFloat(sums + at, Memory.getFloat(sums + at) + Memory.getFloat(more + at));
+      }
+    }
+    for (int token = 0; token < tokens; token++) {
+      Memory.copy(
+          sums + token * pitch, y + token * yPitch + firstRow * (long) Float.BYTES, rowBytes);
+    }
+  }
+
+  private static void gelu(long y, long yPitch, int tokens, int firstRow, int lastRow) {
+    for (int token = 0; token < tokens; token++) {
+      long from = (y + token * yPitch) / Float.BYTES + firstRow;
+      long to = from + lastRow - firstRow;
+      for (long i = from; i < to; i += VectorMath.LANES) {
+        FloatVector value = VectorMath.load(Memory.ALL, i, to);
+        VectorMath.store(VectorMath.gelu(value), Memory.ALL, i, to);
+      }
+    }
+  }
+}
