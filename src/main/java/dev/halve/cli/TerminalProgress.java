@@ -68,7 +68,9 @@ final class TerminalProgress implements Progress {
     }
     if (bar != null) {
       bar.stepTo(done);
-      bar.setExtraMessage(" " + detail);
+      bar.setExtraMessage(
+          (perSecond > 0 ? String.format(Locale.ROOT, " %.1f %s/s", perSecond, unit) : "")
+              + (detail.isEmpty() ? "" : ", " + detail));
     }
   }
 
