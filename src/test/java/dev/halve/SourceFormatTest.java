@@ -7,6 +7,7 @@ import com.google.googlejavaformat.java.FormatterException;
 import com.google.googlejavaformat.java.ImportOrderer;
 import com.google.googlejavaformat.java.JavaFormatterOptions.Style;
 import com.google.googlejavaformat.java.RemoveUnusedImports;
+import com.google.googlejavaformat.java.StringWrapper;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -38,10 +39,11 @@ class SourceFormatTest {
     String found = Sources.read(file);
     String formatted;
     try {
-      formatted =
-          FORMATTER.formatSource(
-              ImportOrderer.reorderImports(
-                  RemoveUnusedImports.removeUnusedImports(found), Style.GOOGLE));
+      String imports =
+          ImportOrderer.reorderImports(
+              RemoveUnusedImports.removeUnusedImports(found), Style.GOOGLE);
+      // The formatter's own command line splits long strings too.
+      formatted = StringWrapper.wrap(FORMATTER.formatSource(imports), FORMATTER);
     } catch (FormatterException unparsable) {
       throw new AssertionError(file + ": " + unparsable.getMessage(), unparsable);
     }

@@ -3,23 +3,38 @@ package dev.halve.recipe;
 import dev.halve.core.HalveException;
 import java.io.IOException;
 import java.nio.file.Files;
+import java.nio.file.NotDirectoryException;
 import java.nio.file.Path;
 
-/** A folder that a run is to write to. */
+/** What a run is to write to, tried before it starts, so that a long run does not end with this. */
 final class Output {
   private Output() {}
 
   /**
-   * Makes the folder where it is missing, and tries it, so that a long run does not end with this.
+   * Tries a folder that need not exist yet, and leaves nothing behind.
    *
-   * @throws HalveException if it cannot be written to
+   * @throws HalveException if it cannot be made or written to
    */
   static void require(Path folder) {
+    Path existing = folder.toAbsolutePath().normalize();
+    while (existing.getParent() != null && !Files.exists(existing)) {
+      existing = existing.getParent();
+    }
     try {
-      Files.createDirectories(folder);
-      Files.delete(Files.createTempFile(folder, ".halve", ".tmp"));
+      if (!Files.isDirectory(existing)) {
+        throw new NotDirectoryException(existing.toString());
+      }
+      Files.delete(Files.createTempFile(existing, ".halve", ".tmp"));
     } catch (IOException failure) {
       throw HalveException.of("write to", folder, failure);
     }
+  }
+
+  /** Tries a file that is to be replaced or made. */
+  static void requireFile(Path file) {
+    if (Files.isDirectory(file)) {
+      throw new HalveException("cannot write " + file + ": it is a folder");
+    }
+    require(file.toAbsolutePath().getParent());
   }
 }

@@ -143,6 +143,9 @@ public final class Steps {
       EvaluationSettings evaluation,
       Path predictions,
       Progress progress) {
+    if (predictions != null) {
+      Output.requireFile(predictions);
+    }
     SquadDataset questions = QuestionData.eval(data, progress);
     try (Device opened = Devices.open(device);
         LoadedModel loaded = LoadedModel.open(model, opened, 0, progress)) {
@@ -221,6 +224,7 @@ public final class Steps {
       FeatureSettings features,
       EvaluationSettings evaluation,
       Progress progress) {
+    requireAnswerable(question, context);
     Example example = new Example("question", question, context, List.of());
     try (Device opened = Devices.open(device);
         LoadedModel loaded = LoadedModel.open(model, opened, 0, progress)) {
@@ -232,6 +236,19 @@ public final class Steps {
       return best == null
           ? List.of()
           : List.of(new Answer(best.text(), best.score(), best.start(), best.end()));
+    }
+  }
+
+  private static void requireAnswerable(String question, String context) {
+    if (question.isBlank() || context.isBlank()) {
+      throw new HalveException(
+          "the %s is empty; give it a text".formatted(question.isBlank() ? "question" : "context"));
+    }
+    int characters = context.codePointCount(0, context.length());
+    if (characters > SquadDataset.MAX_CONTEXT_CHARACTERS) {
+      throw new HalveException(
+          "the context has %,d characters; at most %,d are read: ask about a part of it"
+              .formatted(characters, SquadDataset.MAX_CONTEXT_CHARACTERS));
     }
   }
 

@@ -65,6 +65,22 @@ public record TrainingSettings(
     }
   }
 
+  /** The same training, of so many steps. */
+  public TrainingSettings withMaxSteps(int steps) {
+    return new TrainingSettings(
+        learningRate,
+        schedule,
+        warmupSteps,
+        batchSize,
+        epochs,
+        steps,
+        maxGradNorm,
+        weightDecay,
+        seed,
+        loggingSteps,
+        checkpointSeconds);
+  }
+
   /** The same training with more or fewer checkpoints. */
   TrainingSettings withCheckpointSeconds(int seconds) {
     return new TrainingSettings(

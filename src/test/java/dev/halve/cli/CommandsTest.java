@@ -1,0 +1,266 @@
+package dev.halve.cli;
+
+import static dev.halve.cli.CommandLineRun.halve;
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.regex.Pattern;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import tools.jackson.databind.JsonNode;
+
+/** Every command on a small model, by its output and exit code. */
+class CommandsTest {
+  private static final String QUERY = "bert.encoder.layer.1.attention.self.query";
+
+  @TempDir static Path folder;
+  private static Path model;
+  private static Path questions;
+  private static Path pruned;
+  private static Path sparse;
+
+  @BeforeAll
+  static void setUp() throws IOException {
+    model = SmallModel.write(folder.resolve("model"));
+    questions = SmallModel.questions(folder.resolve("questions.json"));
+    pruned = folder.resolve("pruned");
+    sparse = folder.resolve("sparse");
+    assertThat(succeed("prune", "--model", model, "--out", pruned).out())
+        .contains(pruned.toString(), "50.0%", "12 weights");
+    assertThat(succeed("convert", "--model", pruned, "--to", "2:4", "--out", sparse).out())
+        .contains(sparse.toString(), "MB");
+  }
+
+  private static CommandLineRun succeed(Object... arguments) {
+    CommandLineRun run = halve(arguments);
+    assertThat(run.exitCode()).as(run.err()).isZero();
+    return run;
+  }
+
+  private static JsonNode json(Object... arguments) {
+    Object[] withJson = java.util.Arrays.copyOf(arguments, arguments.length + 1);
+    withJson[arguments.length] = "--json";
+    return succeed(withJson).json();
+  }
+
+  @Test
+  void inspectShowsTheModulesAndTheirPatterns() {
+    String dense = succeed("inspect", model).out();
+    assertThat(dense)
+        .containsPattern("(?m)^bert$")
+        .containsPattern("(?m)^ +query +F32 \\[16, 16\\] \\+ bias +dense ")
+        .contains("0 of 16 matrices are 2:4");
+    String zeros = succeed("inspect", pruned).out();
+    assertThat(zeros)
+        .containsPattern("(?m)^ +query +F32 \\[16, 16\\] \\+ bias +2:4 .* -> ")
+        .contains("12 of 16 matrices are 2:4");
+    assertThat(succeed("inspect", sparse.resolve("model.safetensors")).out())
+        .containsPattern("(?m)^ +query +F32 \\[16, 16\\] \\+ bias +2:4, compressed ");
+    assertThat(dense.indexOf("embeddings")).isLessThan(dense.indexOf("encoder"));
+  }
+
+  @Test
+  void inspectAsJsonWeighsEveryTensor() throws IOException {
+    JsonNode summary = json("inspect", sparse);
+    long stored = Files.size(sparse.resolve("model.safetensors"));
+    assertThat(summary.get("compressed_bytes").asLong()).isLessThan(stored);
+    assertThat(stored - summary.get("compressed_bytes").asLong()).isLessThan(20_000);
+    for (JsonNode tensor : summary.get("tensors")) {
+      if (tensor.get("name").asString().equals(QUERY + ".weight")) {
+        assertThat(tensor.get("stored").asString()).isEqualTo("2:4");
+        assertThat(tensor.get("pattern").asString()).isEqualTo("2:4");
+        assertThat(tensor.get("sparsity").asDouble()).isEqualTo(0.5);
+        // 256 elements: half of them as F32, and four bits for every four.
+        assertThat(tensor.get("dense_bytes").asLong()).isEqualTo(1024);
+        assertThat(tensor.get("compressed_bytes").asLong()).isEqualTo(512 + 32);
+        return;
+      }
+    }
+    assertThat(summary.toString()).contains(QUERY);
+  }
+
+  @Test
+  void theCornerOfACompressedWeightHasTwoZerosInEveryFour() {
+    CommandLineRun run = succeed("inspect", sparse, "--tensor", QUERY, "--corner", 8);
+    assertThat(run.out().lines()).hasSize(9);
+    assertThat(run.out().lines().skip(1))
+        .allSatisfy(line -> {
+          for (String group : line.split(Pattern.quote("|"))) {
+            assertThat(group.strip().split("\\s+")).hasSize(4).filteredOn("0"::equals).hasSize(2);
+          }
+        });
+    JsonNode values = json("inspect", pruned, "--tensor", QUERY, "--corner", 3).get("values");
+    assertThat(values.size()).isEqualTo(3);
+    assertThat(values.get(0).size()).isEqualTo(3);
+  }
+
+  @Test
+  void compressedAndPrunedModelsAnswerTheSame() {
+    Object[] question = {"--question", "Where does Ada live?", "--context", "Ada lives in Rome."};
+    JsonNode masked =
+        json("predict", "--model", pruned, question[0], question[1], question[2], question[3]);
+    JsonNode compressed =
+        json("predict", "--model", sparse, question[0], question[1], question[2], question[3]);
+    JsonNode answer = compressed.get("answers").get(0);
+    assertThat(answer.get("text")).isEqualTo(masked.get("answers").get(0).get("text"));
+    int start = answer.get("start").asInt();
+    int end = answer.get("end").asInt();
+    assertThat("Ada lives in Rome.".substring(start, end)).isEqualTo(answer.get("text").asString());
+  }
+
+  @Test
+  void evalAndScoreAgree() throws IOException {
+    Path predictions = folder.resolve("predictions.json");
+    JsonNode evaluated =
+        json(
+            "eval",
+            "--model",
+            sparse,
+            "--eval",
+            questions,
+            "--max-length",
+            128,
+            "--predictions",
+            predictions);
+    JsonNode scored = succeed("score", "--data", questions, "--predictions", predictions).json();
+    assertThat(scored.propertyNames()).containsExactly("exact_match", "f1", "total");
+    assertThat(scored.get("f1").asDouble()).isCloseTo(evaluated.get("f1").asDouble(), within(1e-9));
+    assertThat(scored.get("total").asInt()).isEqualTo(8);
+
+    Files.writeString(predictions, "{\"q0\": \"Rome 1\"}");
+    CommandLineRun partial = succeed("score", "--data", questions, "--predictions", predictions);
+    assertThat(partial.json().get("exact_match").asDouble()).isEqualTo(12.5);
+    assertThat(partial.err().lines()).hasSize(7).first().asString().contains("q1");
+  }
+
+  @Test
+  void trainingKeepsWhatIsPruned() {
+    Path retrained = folder.resolve("retrained");
+    JsonNode trained =
+        json(
+            "train",
+            "--model",
+            sparse,
+            "--train",
+            questions,
+            "--max-length",
+            128,
+            "--max-steps",
+            2,
+            "--learning-rate",
+            0.01,
+            "--logging-steps",
+            1,
+            "--out",
+            retrained);
+    assertThat(trained.get("steps").asInt()).isEqualTo(2);
+    assertThat(trained.get("loss").size()).isEqualTo(2);
+    assertThat(succeed("inspect", retrained).out()).contains("12 of 16 matrices are 2:4");
+  }
+
+  @Test
+  void quickstartChecksAndTimes() {
+    Object[] layer = {"quickstart", "--device", "cpu", "--tokens", 16, "--in", 64, "--out", 32};
+    JsonNode result = json(layer);
+    assertThat(result.get("max_difference").asDouble()).isLessThanOrEqualTo(1e-3);
+    assertThat(result.get("dense").get("ms_p50").asDouble()).isPositive();
+    assertThat(result.get("2:4").get("ms_p50").asDouble()).isPositive();
+    assertThat(succeed(layer).out()).contains("outputs equal within 0.001", "times as fast");
+  }
+
+  @Test
+  void benchPrintsOneRowForEachCandidateAndBatch() {
+    Object[] bench = {
+      "bench", "--device", "cpu", "--model", sparse, "--batches", "1,2", "--seq", 16, "--repeats", 3
+    };
+    JsonNode rows = json(bench).get("rows");
+    assertThat(rows.size()).isEqualTo(8);
+    assertThat(rows.get(0).propertyNames())
+        .containsExactly(
+            "engine",
+            "weights",
+            "mode",
+            "batch",
+            "seq",
+            "tokens",
+            "ms_p10",
+            "ms_p50",
+            "ms_p90",
+            "tokens_per_s");
+    assertThat(succeed(bench).out())
+        .contains("halve 2:4 compiled agrees with halve dense with the same zeros")
+        .containsPattern("(?m)^ +2 +32 +halve +2:4 +compiled +[\\d.]+ ms");
+  }
+
+  @Test
+  void benchTakesRealLengths() throws IOException {
+    Path lengths = Files.writeString(folder.resolve("lengths"), "5\n9\n500\n");
+    JsonNode rows =
+        json(
+                "bench",
+                "--device",
+                "cpu",
+                "--model",
+                model,
+                "--batches",
+                4,
+                "--seq",
+                16,
+                "--lengths",
+                lengths,
+                "--repeats",
+                3,
+                "--modes",
+                "compiled",
+                "--weights",
+                "dense")
+            .get("rows");
+    assertThat(rows.get(0).get("tokens").asInt()).isEqualTo(5 + 9 + 16 + 5);
+    assertThat(rows.get(0).get("seq").asInt()).isEqualTo(16);
+  }
+
+  @Test
+  void onnxRuntimeRunsBesideAndAgrees() {
+    JsonNode result =
+        json(
+            "bench",
+            "--device",
+            "cpu",
+            "--batches",
+            2,
+            "--seq",
+            24,
+            "--repeats",
+            3,
+            "--modes",
+            "compiled",
+            "--peer",
+            "onnxruntime");
+    assertThat(result.get("agreements").get(0).get("with").asString()).isEqualTo("onnxruntime");
+    assertThat(result.get("agreements").get(0).get("max_difference").asDouble())
+        .isLessThanOrEqualTo(1e-4);
+    assertThat(result.get("rows").findValuesAsString("engine"))
+        .containsExactly("halve", "halve", "onnxruntime");
+  }
+
+  @Test
+  void doctorNamesWhatIsThereAndWhatIsNot() {
+    JsonNode diagnosis = json("doctor");
+    assertThat(diagnosis.get("machine").get("processors").asInt()).isPositive();
+    for (JsonNode finding : diagnosis.get("findings")) {
+      if (finding.get("name").asString().equals("cpu")) {
+        assertThat(finding.get("available").asBoolean()).isTrue();
+        assertThat(finding.get("details").get("vector_bits").asInt()).isPositive();
+      }
+      assertThat(
+              finding.get("available").asBoolean() || !finding.get("advice").asString().isEmpty())
+          .as("advice on %s", finding)
+          .isTrue();
+    }
+    assertThat(succeed("doctor").out()).contains("openblas", "all-MiniLM-L6-v2", "Java ");
+  }
+}

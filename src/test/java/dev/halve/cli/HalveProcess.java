@@ -1,0 +1,27 @@
+package dev.halve.cli;
+
+import java.lang.management.ManagementFactory;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+
+/** The command in a process of its own, as this test's JVM runs it. */
+final class HalveProcess {
+  private HalveProcess() {}
+
+  static List<String> command(Object... arguments) {
+    List<String> command = new ArrayList<>();
+    command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    ManagementFactory.getRuntimeMXBean().getInputArguments().stream()
+        .filter(argument -> argument.startsWith("--add-modules") || argument.contains("-access"))
+        .forEach(command::add);
+    command.add("-cp");
+    command.add(
+        System.getProperty("surefire.test.class.path", System.getProperty("java.class.path")));
+    command.add("dev.halve.cli.Main");
+    for (Object argument : arguments) {
+      command.add(argument.toString());
+    }
+    return command;
+  }
+}
