@@ -78,9 +78,21 @@ DEVICE float exp2_fast(float x) {
 }
 
 // BERT's GELU, x * Phi(x) with the error function, not its tanh approximation. Exact to fp32
-// rounding: for kernels that wait on memory. A GEMM epilogue may approximate it to under the
-// rounding of its output.
+// rounding: for kernels that wait on memory. For the epilogues of products there is gelu_fast.
 DEVICE float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
+
+// x * Phi(x) = max(x, 0) - |x| * Phi(-|x|), with a polynomial for the logarithm of Phi: 7 instructions
+// and one exponential. Off by at most 2.3e-5, and by 1.6e-4 of the result where that is over 6e-5,
+// which is under half a unit in the last place of fp16 (2.4e-4).
+DEVICE float gelu_fast(float x) {
+  const float a = fabsf(x);
+  float q = fmaf(-2.699197062e-04f, a, 5.297373834e-03f);
+  q = fmaf(q, a, -4.631945334e-02f);
+  q = fmaf(q, a, -4.669072522e-01f);
+  q = fmaf(q, a, -1.147789013e+00f);
+  q = fmaf(q, a, -1.000228333e+00f);
+  return fmaf(-a, exp2_fast(q), fmaxf(x, 0.0f));
+}
 
 DEVICE float warp_sum(float value) {
 #pragma unroll

@@ -12,12 +12,13 @@
 //
 // (W and its metadata, 9/16 of the dense weight, are at most 2.7 MB. 1,630 is what m64n192k32 can do
 // at 1.755 GHz with both operands in shared memory: 14 KB at 128 bytes a cycle are 112 cycles.)
-// In between lies a third floor: L2 gives about 5.6 TB/s, and a tile of 256 x 192 fetches 42 KB for
-// 6.3 MFLOP, which is 830 TFLOP/s. So the blocks of a cluster share what they fetch: blocks that
-// compute the same outputs each fetch a slice of W, blocks of the same tokens a slice of x, and the
-// copy engine delivers a slice to all of them.
+// In between lies the power cap: at 700 W the clock falls to 1.4 to 1.65 GHz in all large products, so
+// that energy is what a change has to save. Fetches out of L2 are 43 KB for the 6.3 MFLOP of a stage of
+// 256 x 192. The blocks of a cluster can share them: blocks of the same outputs each fetch a slice of
+// W, blocks of the same tokens a slice of x, and the copy engine delivers a slice to all of them. Two
+// blocks of the same outputs pay with GELU and for 1,024 inputs and more; other clusters lost.
 //
-// One block runs on a multiprocessor and walks over tiles, outputs fastest, so that a tile of x is
+// RESIDENTS blocks run on a multiprocessor and walk over tiles, outputs fastest, so that a tile of x is
 // fetched from device memory once and serves all outputs out of L2. Its warps:
 //   - WARPGROUPS consumer warpgroups, one above another along the outputs, BLOCKS of 64 each;
 //   - a producer warp, whose one thread keeps STAGES tiles of W and x (64 inputs each) in flight;
@@ -33,7 +34,8 @@
 //   bias       fp32 [out]
 // All maps: 16-bit elements, 128-byte swizzle, zeros out of bounds. So in, out and tokens may be any
 // numbers, but addresses and row pitches must be multiples of 16 bytes (8 elements): rows of another
-// length are to be copied into longer ones first.
+// length are to be copied into longer ones first. y's columns from out to the next multiple of 8 are
+// overwritten, since the copy engine stores 16 bytes at a time.
 //
 // Launch: (WARPGROUPS + 1) * 128 threads; clusters of CLUSTER_OUT * CLUSTER_TOKENS blocks, as many as
 // fit the GPU at once or as there are tiles; dynamic shared memory as SparseGemmTile.Sm90 says. May
@@ -142,10 +144,8 @@ DEVICE void load_tile_multicast(u32 shared, const TensorMap &map, int column, in
       "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
       : "memory");
 }
-DEVICE void prefetch_tile(const TensorMap &map, int column, int row) {
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(&map),
-               "r"(column), "r"(row)
-               : "memory");
+DEVICE void prefetch_map(const TensorMap &map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 DEVICE void store_tile(u32 shared, const TensorMap &map, int column, int row) {
   asm volatile(
@@ -157,42 +157,38 @@ DEVICE void store_tile(u32 shared, const TensorMap &map, int column, int row) {
 
 // ---- sparse tensor cores -------------------------------------------------------------------------
 
-// The registers of one instruction for each width: the sums first (%0 and on), then the operands
-// (two descriptors, metadata, selector) and the flag that says whether to accumulate.
+// The registers of one instruction for each width: the sums first (%0 and on), then the operands (two
+// descriptors, metadata, selector).
 #define TEN(d) \
   "%" #d "0,%" #d "1,%" #d "2,%" #d "3,%" #d "4,%" #d "5,%" #d "6,%" #d "7,%" #d "8,%" #d "9,"
-#define SUMS_4(s, i) "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3])
-#define SUMS_16(s, i) SUMS_4(s, i), SUMS_4(s, i + 4), SUMS_4(s, i + 8), SUMS_4(s, i + 12)
-#define SUMS_32(s, i) SUMS_16(s, i), SUMS_16(s, i + 16)
-#define SUMS_64(s, i) SUMS_32(s, i), SUMS_32(s, i + 32)
+#define SUMS_4(c, s, i) c(s[i]), c(s[i + 1]), c(s[i + 2]), c(s[i + 3])
+#define SUMS_16(c, s, i) \
+  SUMS_4(c, s, i), SUMS_4(c, s, i + 4), SUMS_4(c, s, i + 8), SUMS_4(c, s, i + 12)
+#define SUMS_32(c, s, i) SUMS_16(c, s, i), SUMS_16(c, s, i + 16)
+#define SUMS_64(c, s, i) SUMS_32(c, s, i), SUMS_32(c, s, i + 32)
 #if TILE_TOKENS == 64
 #define SUM_NAMES TEN() TEN(1) TEN(2) "%30,%31"
 #define OPERAND_NAMES "%32, %33, %34, %35"
-#define FLAG_NAME "%36"
-#define SUMS(s) SUMS_32(s, 0)
+#define SUMS(c, s) SUMS_32(c, s, 0)
 #elif TILE_TOKENS == 96
 #define SUM_NAMES TEN() TEN(1) TEN(2) TEN(3) "%40,%41,%42,%43,%44,%45,%46,%47"
 #define OPERAND_NAMES "%48, %49, %50, %51"
-#define FLAG_NAME "%52"
-#define SUMS(s) SUMS_32(s, 0), SUMS_16(s, 32)
+#define SUMS(c, s) SUMS_32(c, s, 0), SUMS_16(c, s, 32)
 #elif TILE_TOKENS == 128
 #define SUM_NAMES TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) "%60,%61,%62,%63"
 #define OPERAND_NAMES "%64, %65, %66, %67"
-#define FLAG_NAME "%68"
-#define SUMS(s) SUMS_64(s, 0)
+#define SUMS(c, s) SUMS_64(c, s, 0)
 #elif TILE_TOKENS == 192
 #define SUM_NAMES \
   TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) "%90,%91,%92,%93,%94,%95"
 #define OPERAND_NAMES "%96, %97, %98, %99"
-#define FLAG_NAME "%100"
-#define SUMS(s) SUMS_64(s, 0), SUMS_32(s, 64)
+#define SUMS(c, s) SUMS_64(c, s, 0), SUMS_32(c, s, 64)
 #elif TILE_TOKENS == 256
 #define SUM_NAMES                                                                        \
   TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) TEN(9) TEN(10) TEN(11)   \
   "%120,%121,%122,%123,%124,%125,%126,%127"
 #define OPERAND_NAMES "%128, %129, %130, %131"
-#define FLAG_NAME "%132"
-#define SUMS(s) SUMS_64(s, 0), SUMS_64(s, 64)
+#define SUMS(c, s) SUMS_64(c, s, 0), SUMS_64(c, s, 64)
 #endif
 #ifdef HALVE_BF16
 #define TYPES ".f32.bf16.bf16 "
@@ -202,14 +198,19 @@ DEVICE void store_tile(u32 shared, const TensorMap &map, int column, int row) {
 #define TEXT(x) TEXT_OF(x)
 #define TEXT_OF(x) #x
 
-// sums[64 outputs, TILE_TOKENS] (+)= w[64, 32 of 2:4] * x[TILE_TOKENS, 32]^T.
+// sums[64 outputs, TILE_TOKENS] = or += w[64, 32 of 2:4] * x[TILE_TOKENS, 32]^T. The first product of a
+// tile takes no sums in, which lets the epilogue use their registers as soon as it has read them.
+#define WGMMA(accumulate)                                                            \
+  "{\n.reg .pred p;\nsetp.ne.b32 p, " accumulate ", 0;\n"                            \
+  "wgmma.mma_async.sp.sync.aligned.m64n" TEXT(TILE_TOKENS) "k32" TYPES "{" SUM_NAMES \
+  "}, " OPERAND_NAMES ", p, 1, 1, 0, 0;\n}"
 template <int SELECTOR>
-DEVICE void multiply(float (&sums)[ACCUMULATORS], u64 w, u64 x, u32 metadata, int accumulate) {
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " FLAG_NAME ", 0;\n"
-               "wgmma.mma_async.sp.sync.aligned.m64n" TEXT(TILE_TOKENS) "k32" TYPES
-               "{" SUM_NAMES "}, " OPERAND_NAMES ", p, 1, 1, 0, 0;\n}"
-               : SUMS(sums)
-               : "l"(w), "l"(x), "r"(metadata), "n"(SELECTOR), "r"(accumulate));
+DEVICE void multiply(float (&sums)[ACCUMULATORS], u64 w, u64 x, u32 metadata, bool first = false) {
+  if (first) {
+    asm volatile(WGMMA("0") : SUMS("=f", sums) : "l"(w), "l"(x), "r"(metadata), "n"(SELECTOR));
+  } else {
+    asm volatile(WGMMA("1") : SUMS("+f", sums) : "l"(w), "l"(x), "r"(metadata), "n"(SELECTOR));
+  }
 }
 DEVICE void multiply_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void multiply_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -217,13 +218,14 @@ template <int PENDING> DEVICE void multiply_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
-// Rows of 64 bytes in 64-byte swizzle, 512 bytes to the next eight; a step of 32 inputs is 32 bytes.
-DEVICE u64 weight_descriptor(u32 shared) {
-  return (u64)(shared >> 4) | (u64)1 << 16 | (u64)(512 >> 4) << 32 | (u64)2 << 62;
+// Operand descriptors: address and leading offset in the low word, stride and swizzle in the high one.
+// W: rows of 64 bytes in 64-byte swizzle, 512 bytes to the next eight; a step of 32 inputs is 32 bytes.
+// x: rows of 128 bytes in 128-byte swizzle, 1,024 bytes to the next eight; a step is 64 bytes.
+DEVICE u64 weight_descriptor(u32 shared, int step) {
+  return (u64)(512 >> 4 | 2u << 30) << 32 | (shared >> 4 | 1u << 16) + step * (32 >> 4);
 }
-// Rows of 128 bytes in 128-byte swizzle, 1,024 bytes to the next eight; a step is 64 bytes.
-DEVICE u64 x_descriptor(u32 shared) {
-  return (u64)(shared >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+DEVICE u64 x_descriptor(u32 shared, int step) {
+  return (u64)(1024 >> 4 | 1u << 30) << 32 | (shared >> 4 | 1u << 16) + step * (64 >> 4);
 }
 
 // ---- the tiles of a cluster ----------------------------------------------------------------------
@@ -290,12 +292,6 @@ DEVICE void move_pieces(const Walk &walk, u32 shared, int warpgroup, const Tenso
     if (EPILOGUE == BIAS_RESIDUAL) {
       barrier_expect(ready + 8 * slot, PIECE_BYTES);
       load_tile(pieces + slot * PIECE_BYTES, residual, column(n), row(n), ready + 8 * slot);
-      // The buffers hold the tile's first pieces during its sums; the others wait in L2.
-      if (n % perTile == 0) {
-        for (int i = STORE_BUFFERS; i < perTile; i++) {
-          prefetch_tile(residual, column(n + i), row(n + i));
-        }
-      }
     } else {
       barrier_arrive(ready + 8 * slot);
     }
@@ -312,20 +308,7 @@ DEVICE void move_pieces(const Walk &walk, u32 shared, int warpgroup, const Tenso
 
 // ---- sums and epilogue ---------------------------------------------------------------------------
 
-// x * Phi(x) = max(x, 0) - |x| * Phi(-|x|), with a polynomial for the logarithm of Phi: 7 instructions
-// and one exponential. Off by at most 2.3e-5, and by 1.6e-4 of the result where that is over 6e-5,
-// which is under half a unit in the last place of fp16 (2.4e-4).
-DEVICE float gelu_fast(float x) {
-  const float a = fabsf(x);
-  float q = fmaf(-2.699197062e-04f, a, 5.297373834e-03f);
-  q = fmaf(q, a, -4.631945334e-02f);
-  q = fmaf(q, a, -4.669072522e-01f);
-  q = fmaf(q, a, -1.147789013e+00f);
-  q = fmaf(q, a, -1.000228333e+00f);
-  return fmaf(-a, exp2_fast(q), fmaxf(x, 0.0f));
-}
-DEVICE float finish(float sum, float bias, float residual) {
-  const float value = sum + bias;
+DEVICE float finish(float value, float residual) {
   if (EPILOGUE == BIAS_GELU) return gelu_fast(value);
   return EPILOGUE == BIAS_RESIDUAL ? value + residual : value;
 }
@@ -373,11 +356,10 @@ struct Consumer {
   }
   // One block's product of a whole stage.
   DEVICE_MEMBER void multiply_stage(float (&sums)[ACCUMULATORS], int slot, int block, u32 metadata,
-                                    int accumulate) const {
-    const u64 w = weight_descriptor(weight(slot, block));
-    const u64 x = x_descriptor(shared + X_AT + slot * X_BYTES);
-    multiply<0>(sums, w, x, metadata, accumulate);
-    multiply<1>(sums, w + (32 >> 4), x + (64 >> 4), metadata, 1);
+                                    bool first) const {
+    const u32 w = weight(slot, block), x = shared + X_AT + slot * X_BYTES;
+    multiply<0>(sums, weight_descriptor(w, 0), x_descriptor(x, 0), metadata, first);
+    multiply<1>(sums, weight_descriptor(w, 1), x_descriptor(x, 1), metadata);
   }
 
   // Rounds one block's sums and hands them to the mover, a piece at a time. A thread of lane 4g + c
@@ -398,8 +380,8 @@ struct Consumer {
         if (EPILOGUE == BIAS_RESIDUAL) load_transposed(words, at + j * 16 * 128);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-          words[i] = to_pair(finish(s[2 * i], bias[i % 2], low_float(words[i])),
-                             finish(s[2 * i + 1], bias[i % 2], high_float(words[i])));
+          words[i] = to_pair(finish(s[2 * i] + bias[i % 2], low_float(words[i])),
+                             finish(s[2 * i + 1] + bias[i % 2], high_float(words[i])));
         }
         store_transposed(at + j * 16 * 128, words);
       }
@@ -422,19 +404,23 @@ template <int N> DEVICE void load_bias(float (&bias)[N][2], const float *from, i
 // One block of outputs a warpgroup: sums, then the epilogue. Other warpgroups fill the gap.
 DEVICE void consume_one(Consumer &c, const Walk &walk, const float *biasFrom, int out, int kTiles) {
   float sums[1][ACCUMULATORS], bias[1][2];
+  auto multiply_next = [&](bool start) {
+    const int slot = c.stage.slot;
+    c.wait_stage();
+    const u32 metadata = c.metadata(slot, 0);
+    multiply_begin();
+    c.multiply_stage(sums[0], slot, 0, metadata, start);
+    multiply_commit();
+    c.stage.advance();
+    return slot;
+  };
   for (int tile = walk.first; tile < walk.tiles; tile += walk.step) {
-    int previous = 0;
-    for (int k = 0; k < kTiles; k++) {
-      const int slot = c.stage.slot;
-      c.wait_stage();
-      const u32 metadata = c.metadata(slot, 0);
-      multiply_begin();
-      c.multiply_stage(sums[0], slot, 0, metadata, k > 0);
-      multiply_commit();
+    int previous = multiply_next(true);
+    for (int k = 1; k < kTiles; k++) {
+      const int slot = multiply_next(false);
       multiply_wait<1>();
-      if (k > 0) c.release(previous);
+      c.release(previous);
       previous = slot;
-      c.stage.advance();
     }
     const int output = (walk.out_block(tile) + c.warpgroup) * 64;
     load_bias(bias, biasFrom, output + c.thread / 32 * 16 + c.thread % 32 / 4, out);
@@ -444,45 +430,42 @@ DEVICE void consume_one(Consumer &c, const Walk &walk, const float *biasFrom, in
   }
 }
 
-// Two blocks a warpgroup. While the first block's sums have left and the second's are leaving, the
-// tensor cores already work on the next tile's first two stages for the first block: without that
-// they would idle for the whole epilogue, a fifth of a tile with 768 inputs.
+// Two blocks a warpgroup. While the second block's sums leave, the tensor cores work on the next tile's
+// first two stages for the first block; else they would idle for the whole epilogue.
 DEVICE void consume_two(Consumer &c, const Walk &walk, const float *biasFrom, int out, int kTiles) {
   float sums[2][ACCUMULATORS], bias[2][2];
   int first, second;  // slots of a tile's first two stages
-  auto begin = [&] {
+  auto multiply_two = [&](float(&blockSums)[ACCUMULATORS], int block) {
+    const u32 m0 = c.metadata(first, block), m1 = c.metadata(second, block);
+    multiply_begin();
+    c.multiply_stage(blockSums, first, block, m0, true);
+    c.multiply_stage(blockSums, second, block, m1, false);
+    multiply_commit();
+  };
+  auto start_tile = [&] {
     first = c.stage.slot;
     c.wait_stage();
     c.stage.advance();
-    const u32 m0 = c.metadata(first, 0);
     second = c.stage.slot;
     c.wait_stage();
     c.stage.advance();
-    const u32 m1 = c.metadata(second, 0);
-    multiply_begin();
-    c.multiply_stage(sums[0], first, 0, m0, 0);
-    c.multiply_stage(sums[0], second, 0, m1, 1);
-    multiply_commit();
+    multiply_two(sums[0], 0);
   };
-  begin();
+  start_tile();
   for (int tile = walk.first; tile < walk.tiles; tile += walk.step) {
-    const u32 m0 = c.metadata(first, 1), m1 = c.metadata(second, 1);
-    multiply_begin();
-    c.multiply_stage(sums[1], first, 1, m0, 0);
-    c.multiply_stage(sums[1], second, 1, m1, 1);
-    multiply_commit();
+    multiply_two(sums[1], 1);
     int previous = second;
     for (int k = 2; k < kTiles; k++) {
       const int slot = c.stage.slot;
       c.wait_stage();
       const u32 m0 = c.metadata(slot, 0), m1 = c.metadata(slot, 1);
-      const u64 w0 = weight_descriptor(c.weight(slot, 0)), w1 = weight_descriptor(c.weight(slot, 1));
-      const u64 x = x_descriptor(c.shared + X_AT + slot * X_BYTES);
+      const u32 w0 = c.weight(slot, 0), w1 = c.weight(slot, 1);
+      const u32 x = c.shared + X_AT + slot * X_BYTES;
       multiply_begin();
-      multiply<0>(sums[0], w0, x, m0, 1);
-      multiply<0>(sums[1], w1, x, m1, 1);
-      multiply<1>(sums[0], w0 + (32 >> 4), x + (64 >> 4), m0, 1);
-      multiply<1>(sums[1], w1 + (32 >> 4), x + (64 >> 4), m1, 1);
+      multiply<0>(sums[0], weight_descriptor(w0, 0), x_descriptor(x, 0), m0);
+      multiply<0>(sums[1], weight_descriptor(w1, 0), x_descriptor(x, 0), m1);
+      multiply<1>(sums[0], weight_descriptor(w0, 1), x_descriptor(x, 1), m0);
+      multiply<1>(sums[1], weight_descriptor(w1, 1), x_descriptor(x, 1), m1);
       multiply_commit();
       multiply_wait<1>();
       if (k == 2) c.release(first);
@@ -496,7 +479,7 @@ DEVICE void consume_two(Consumer &c, const Walk &walk, const float *biasFrom, in
     if (kTiles == 2) c.release(first);
     c.release(previous);
     c.store(sums[0], bias[0]);
-    if (tile + walk.step < walk.tiles) begin();
+    if (tile + walk.step < walk.tiles) start_tile();
     c.store(sums[1], bias[1]);
   }
   multiply_wait<0>();  // nothing pends, but the compiler would serialise the products without it
@@ -511,16 +494,23 @@ template <int REGISTERS> DEVICE void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
-extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, 1)
+extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
     sparse_gemm_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap y,
                      const __grid_constant__ TensorMap residual, const u8 *weight,
                      const float *bias, int tokens, int out, int kTiles) {
   extern __shared__ __align__(1024) u8 memory[];
   const u32 shared = shared_address(memory);
-  const int warpgroup = threadIdx.x / 128, thread = threadIdx.x % 128;
+  // Taken from one lane, so that the compiler knows it to be the same in all.
+  const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+  const int thread = threadIdx.x % 128;
   u32 rank = 0;
   if (CLUSTER > 1) asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
 
+  if (threadIdx.x == 128 * WARPGROUPS) prefetch_map(x);
+  if (threadIdx.x == 128 * WARPGROUPS + 32) {
+    prefetch_map(y);
+    if (EPILOGUE == BIAS_RESIDUAL) prefetch_map(residual);
+  }
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; i++) {
       barrier_init(shared + FULL_AT + 8 * i, 1);
@@ -544,10 +534,9 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, 1)
   walk.outTiles = (outBlocks + clusterBlocks - 1) / clusterBlocks;
   walk.tiles = walk.outTiles * ((tokens + clusterTokens - 1) / clusterTokens);
 
-  // Registers go where the sums are; a quarter of the file is the least a warpgroup starts with.
+  // Registers go where the sums are.
   if (warpgroup == WARPGROUPS) {
-    if (WARPGROUPS == 3) keep_registers<40>();
-    if (WARPGROUPS == 2) keep_registers<40>();
+    if (WARPGROUPS > 1) keep_registers<40>();
     if (thread == 0) {
       wait_for_previous_kernel();
       produce(walk, shared, x, weight, outBlocks, kTiles);
@@ -559,7 +548,7 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, 1)
     __syncwarp();
   } else {
     if (WARPGROUPS == 3) take_registers<152>();
-    if (WARPGROUPS == 2) take_registers<232>();
+    if (WARPGROUPS == 2) take_registers<RESIDENTS == 2 ? 96 : 232>();
     Consumer consumer;
     consumer.shared = shared;
     consumer.warpgroup = warpgroup;

@@ -53,6 +53,8 @@ public sealed interface SparseGemmTile {
    * @param clusterTokens blocks of a cluster along the tokens, which share their tile of W
    * @param storeTokens tokens that leave at once; a divisor of {@code tokens}, multiple of 16
    * @param storeBuffers such pieces in flight for each warpgroup
+   * @param residents blocks that share a multiprocessor: 1, or 2 of at most 96 tokens and half the
+   *     shared memory each
    */
   record Sm90(
       int warpgroups,
@@ -62,7 +64,8 @@ public sealed interface SparseGemmTile {
       int clusterOut,
       int clusterTokens,
       int storeTokens,
-      int storeBuffers)
+      int storeBuffers,
+      int residents)
       implements SparseGemmTile {
     @Override
     public String entry() {
@@ -79,7 +82,8 @@ public sealed interface SparseGemmTile {
           "-DCLUSTER_OUT=" + clusterOut,
           "-DCLUSTER_TOKENS=" + clusterTokens,
           "-DSTORE_TOKENS=" + storeTokens,
-          "-DSTORE_BUFFERS=" + storeBuffers);
+          "-DSTORE_BUFFERS=" + storeBuffers,
+          "-DRESIDENTS=" + residents);
     }
 
     /** Outputs of one block's tile. */
@@ -170,31 +174,40 @@ public sealed interface SparseGemmTile {
     }
   }
 
-  /** The tiles worth measuring on Hopper for this product. */
+  /** The tiles worth measuring on Hopper for so many tokens. */
   static List<Sm90> hopperCandidates(long tokens) {
-    if (tokens > 8192) {
+    if (tokens > 16384) {
       return List.of(
-          new Sm90(2, 2, 192, 4, 1, 2, 64, 3),
-          new Sm90(2, 2, 192, 4, 2, 2, 64, 3),
-          new Sm90(2, 2, 192, 4, 1, 4, 64, 3),
-          new Sm90(3, 1, 192, 5, 2, 2, 64, 1),
-          new Sm90(2, 1, 256, 4, 2, 1, 64, 2));
+          new Sm90(2, 2, 192, 4, 1, 1, 64, 3, 1),
+          new Sm90(2, 2, 192, 4, 1, 2, 64, 3, 1),
+          new Sm90(2, 2, 192, 4, 1, 2, 32, 6, 1),
+          new Sm90(3, 1, 192, 5, 1, 1, 64, 1, 1),
+          new Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1),
+          new Sm90(2, 1, 192, 5, 1, 1, 64, 3, 1));
+    }
+    if (tokens > 1024) {
+      return List.of(
+          new Sm90(2, 2, 192, 4, 1, 1, 64, 3, 1),
+          new Sm90(2, 2, 192, 4, 1, 2, 64, 3, 1),
+          new Sm90(3, 1, 192, 5, 1, 1, 64, 1, 1),
+          new Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1),
+          new Sm90(3, 1, 96, 6, 1, 1, 48, 2, 1),
+          new Sm90(2, 1, 96, 8, 1, 1, 48, 2, 1),
+          new Sm90(2, 1, 96, 4, 1, 1, 48, 2, 2));
     }
     return List.of(
-        new Sm90(2, 2, 192, 4, 1, 1, 64, 3),
-        new Sm90(3, 1, 192, 5, 1, 1, 64, 1),
-        new Sm90(2, 1, 256, 4, 1, 1, 64, 2),
-        new Sm90(2, 1, 192, 5, 1, 1, 64, 2),
-        new Sm90(2, 1, 128, 6, 1, 1, 64, 2),
-        new Sm90(2, 1, 96, 8, 1, 1, 48, 2),
-        new Sm90(2, 1, 64, 8, 1, 1, 64, 1));
+        new Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1),
+        new Sm90(3, 1, 96, 6, 1, 1, 48, 2, 1),
+        new Sm90(2, 1, 96, 8, 1, 1, 48, 2, 1),
+        new Sm90(1, 1, 96, 6, 1, 1, 48, 2, 2),
+        new Sm90(1, 1, 64, 6, 1, 1, 64, 1, 2));
   }
 
   /** The tiles worth measuring on Ampere and Ada. */
   static List<Sm80> ampereCandidates() {
     return List.of(
-        new Sm80(128, 128, 2, 4, 3),
         new Sm80(128, 128, 2, 2, 3),
+        new Sm80(256, 128, 4, 2, 3),
         new Sm80(256, 64, 4, 2, 3),
         new Sm80(128, 64, 2, 2, 4),
         new Sm80(64, 64, 2, 2, 4));
