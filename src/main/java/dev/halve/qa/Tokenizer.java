@@ -59,7 +59,7 @@ public final class Tokenizer implements AutoCloseable {
       pair = pairTemplate();
     } catch (RuntimeException e) {
       close();
-      throw e;
+      throw e instanceof HalveException ? e : cannotTokenize(e);
     }
   }
 
@@ -166,7 +166,7 @@ public final class Tokenizer implements AutoCloseable {
           texts.subList(from, Math.min(from + BATCH, texts.size())).stream()
               .map(CodePoints::wellFormed)
               .toArray(String[]::new);
-      long[] encodings = library.batchEncode(handle, batch, false);
+      long[] encodings = batchEncode(batch);
       try {
         for (int i = 0; i < batch.length; i++) {
           all.add(tokens(encodings[i], batch[i]));
@@ -176,6 +176,18 @@ public final class Tokenizer implements AutoCloseable {
       }
     }
     return all;
+  }
+
+  private long[] batchEncode(String[] batch) {
+    try {
+      return library.batchEncode(handle, batch, false);
+    } catch (RuntimeException e) {
+      throw cannotTokenize(e);
+    }
+  }
+
+  private HalveException cannotTokenize(RuntimeException e) {
+    return new HalveException(name + " cannot tokenize: " + e.getMessage(), e);
   }
 
   /** The library counts code points; Java counts UTF-16 units. */

@@ -258,6 +258,20 @@ class TokenizerTest {
   }
 
   @Test
+  void namesATokenizerThatLacksItsUnknownToken() throws IOException {
+    Files.writeString(folder.resolve("vocab.txt"), SMALL.replace(' ', '\n'));
+    try (Tokenizer small = Tokenizer.load(folder)) {
+      small.write(folder);
+    }
+    Path file = folder.resolve("tokenizer.json");
+    Files.writeString(
+        file, Files.readString(file).replace("\"unk_token\":\"[UNK]\"", "\"unk_token\":\"?\""));
+    assertThatThrownBy(() -> Tokenizer.load(file).close())
+        .isInstanceOf(HalveException.class)
+        .hasMessageStartingWith(file + " cannot tokenize: WordPiece error: Missing [UNK] token");
+  }
+
+  @Test
   void refusesWorkWhenClosed() {
     Tokenizer closed = Tokenizer.ofResource(RESOURCE);
     closed.close();
