@@ -42,6 +42,7 @@ class KernelCompilationTest {
       sources.add(new Source("attention_sm90.cu", Map.of("HEAD", "64")));
       sources.add(sparse(SparseGemmTile.hopperCandidates(6144).getFirst(), 2));
     }
+    sources.add(sparse(SparseGemmTile.ampereCandidates().getFirst(), 1));
     return sources;
   }
 
