@@ -72,9 +72,12 @@ public final class Latency {
   /** Milliseconds by candidate and repeat. */
   private static double[][] times(
       PackedBatch batch, List<Candidate> candidates, LatencySettings settings, Stage stage) {
-    for (Candidate candidate : candidates) {
-      // Once at least: the first pass compiles, allocates, and meets cold code.
-      for (int pass = 0; pass < Math.max(1, settings.warmup()); pass++) {
+    // Once at least: the first pass compiles, allocates, and meets cold code.
+    long began = System.nanoTime();
+    for (int pass = 0;
+        pass == 0 || (pass < settings.warmup() && seconds(began) < settings.maxSeconds());
+        pass++) {
+      for (Candidate candidate : candidates) {
         stage.checkStop("its times are not kept");
         candidate.forward().run(batch);
       }
@@ -82,8 +85,7 @@ public final class Latency {
     double[][] times = new double[candidates.size()][settings.repeats()];
     long started = System.nanoTime();
     int done = 0;
-    while (done < settings.repeats()
-        && (done < 3 || (System.nanoTime() - started) / 1e9 < settings.maxSeconds())) {
+    while (done < settings.repeats() && (done < 3 || seconds(started) < settings.maxSeconds())) {
       for (int candidate = 0; candidate < candidates.size(); candidate++) {
         stage.checkStop("its times are not kept");
         long start = System.nanoTime();
@@ -96,6 +98,10 @@ public final class Latency {
       times[candidate] = Arrays.copyOf(times[candidate], done);
     }
     return times;
+  }
+
+  private static double seconds(long since) {
+    return (System.nanoTime() - since) / 1e9;
   }
 
   private static LatencyRow row(Candidate candidate, PackedBatch batch, double[] times) {

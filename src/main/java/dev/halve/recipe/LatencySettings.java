@@ -9,9 +9,10 @@ import tools.jackson.databind.annotation.JsonNaming;
  *
  * @param batchSizes rows
  * @param seq tokens a row
- * @param warmup passes of each candidate before the clock runs
+ * @param warmup passes of each candidate before the clock runs, one at least
  * @param repeats timed passes of each candidate, in turn with the others
- * @param maxSeconds for one batch size; the repeats end early, but not before the third
+ * @param maxSeconds for the repeats of one batch size, which end early then but not before the
+ *     third, and for its warm-up, likewise
  */
 @JsonNaming(SnakeCaseStrategy.class)
 public record LatencySettings(
