@@ -218,7 +218,7 @@ run() {
   mkdir -p "$HALVE_CACHE" "$home/run/target"
   if [[ -d $home/kernels ]]; then
     mkdir -p "$HALVE_CACHE/cuda"
-    cp -n "$home"/kernels/* "$HALVE_CACHE/cuda/"
+    cp "$home"/kernels/* "$HALVE_CACHE/cuda/"
     ln -sfn "$HALVE_CACHE/cuda" "$home/run/target/kernel-cache"
   fi
   cd "$home/run"

@@ -57,6 +57,8 @@ record KernelCompiler(KernelCache cache, String architecture, String salt) {
     List<String> options = new ArrayList<>();
     options.add("--gpu-architecture=" + architecture);
     options.add("--std=c++17");
+    // NVRTC takes a lambda's function for the host's otherwise, which nvcc does not.
+    options.add("--device-as-default-execution-space");
     new TreeMap<>(definitions).forEach((macro, value) -> options.add("-D" + macro + "=" + value));
     return options;
   }
