@@ -11,6 +11,10 @@ final class HalveProcess {
 
   static List<String> command(Object... arguments) {
     List<String> command = new ArrayList<>();
+    if (System.getProperty("os.name").equals("Linux")) {
+      // A build in the background of a script is deaf to Ctrl-C, and so would be what it starts.
+      command.addAll(List.of("env", "--default-signal=INT"));
+    }
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
     ManagementFactory.getRuntimeMXBean().getInputArguments().stream()
         .filter(argument -> argument.startsWith("--add-modules") || argument.contains("-access"))
