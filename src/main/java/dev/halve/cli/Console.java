@@ -1,11 +1,11 @@
 package dev.halve.cli;
 
+import java.io.FileDescriptor;
 import java.io.FileOutputStream;
-import java.io.IOException;
 import java.io.PrintStream;
 import java.io.PrintWriter;
-import java.nio.charset.Charset;
-import java.nio.charset.StandardCharsets;
+import java.lang.reflect.Constructor;
+import java.lang.reflect.InaccessibleObjectException;
 import java.util.Locale;
 import tools.jackson.core.StreamWriteFeature;
 import tools.jackson.databind.ObjectMapper;
@@ -32,19 +32,30 @@ record Console(PrintStream out, PrintStream err, boolean terminal) {
     String terminal = System.getProperty("halve.terminal");
     boolean isTerminal =
         terminal == null ? console != null && console.isTerminal() : Boolean.parseBoolean(terminal);
-    PrintStream err = System.err;
-    String path = System.getProperty("halve.stderr");
-    if (path != null) {
-      try {
-        Charset charset = isTerminal ? err.charset() : StandardCharsets.UTF_8;
-        err = new PrintStream(new FileOutputStream(path, true), true, charset);
-        System.setErr(err);
-      } catch (IOException notAFile) {
-        // A socket cannot be opened by name; its way through the launcher's filter is open.
-        err = System.err;
-      }
-    }
+    PrintStream err = standardError();
+    System.setErr(err);
     return new Console(System.out, err, isTerminal);
+  }
+
+  /**
+   * The caller's standard error, which the launcher hands over under another number. It must be
+   * that very descriptor: a file that is opened by name a second time has a place of its own to
+   * write at, and two writers then overwrite each other.
+   */
+  private static PrintStream standardError() {
+    Integer number = Integer.getInteger("halve.stderr");
+    if (number == null) {
+      return System.err;
+    }
+    try {
+      Constructor<FileDescriptor> byNumber = FileDescriptor.class.getDeclaredConstructor(int.class);
+      byNumber.setAccessible(true);
+      FileOutputStream stream = new FileOutputStream(byNumber.newInstance(number));
+      return new PrintStream(stream, true, System.err.charset());
+    } catch (ReflectiveOperationException | InaccessibleObjectException notThisJdk) {
+      // What is written then passes the launcher's filter.
+      return System.err;
+    }
   }
 
   /** One line of an answer. */

@@ -28,7 +28,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
     footer = {
       "",
       "Start with:",
-      "  ./halve tutorial              the whole recipe in five minutes",
+      "  ./halve tutorial              the whole recipe on a real model",
       "  ./halve quickstart            one linear layer, dense against 2:4",
       "  ./halve COMMAND --help        options and examples of a command"
     },
