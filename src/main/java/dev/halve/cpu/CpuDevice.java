@@ -567,7 +567,7 @@ final class CpuDevice implements Device {
 
   @Override
   public CompiledModel compile(BertModel model, Linear head, int maxTokens, int maxRows) {
-    return new EagerModel(model, head, maxTokens, maxRows);
+    return new CompiledEncoder(team, CpuKernels.best(), model, head, maxTokens, maxRows);
   }
 
   @Override
