@@ -4,7 +4,6 @@ import static dev.halve.cpu.VectorMath.FLOATS;
 import static dev.halve.cpu.VectorMath.LANES;
 
 import jdk.incubator.vector.FloatVector;
-import jdk.incubator.vector.VectorMask;
 import jdk.incubator.vector.VectorOperators;
 
 /**
@@ -101,10 +100,7 @@ final class HeadAttention {
       }
       // The softmax's division is left to the end: there are fewer results than scores.
       int tileTokens = kernels.tokens()[chosen];
-      for (int t = 0; t < tileTokens; t++) {
-        float sum = exponentials((scores + t * scorePitch) / Float.BYTES, tokens);
-        Memory.setFloat(sums + t * (long) Float.BYTES, sum);
-      }
+      exponentials(tileTokens, tokens, stripes * stripeRows);
       for (long column = 0; column < widthBytes; column += stripeBytes) {
         kernel.run(
             values + column,
@@ -116,12 +112,7 @@ final class HeadAttention {
             widthBytes,
             tokens);
       }
-      for (int t = 0; t < tileTokens; t++) {
-        divide(
-            (result + t * widthBytes) / Float.BYTES,
-            Memory.getFloat(sums + t * (long) Float.BYTES),
-            (out + (token + t) * outPitch) / Float.BYTES);
-      }
+      divide(tileTokens, out + token * outPitch, outPitch);
     }
   }
 
@@ -141,53 +132,65 @@ final class HeadAttention {
   }
 
   private void packValues(long v, long pitch, int tokens) {
+    int whole = headSize / LANES * LANES;
     for (int key = 0; key < tokens; key++) {
-      long from = (v + key * pitch) / Float.BYTES;
-      long to = values / Float.BYTES + key * (long) width;
-      for (int i = 0; i < headSize; i += LANES) {
-        FloatVector value = VectorMath.load(Memory.ALL, from + i, from + headSize);
-        VectorMath.store(value, Memory.ALL, to + i, to + headSize);
+      long from = v + key * pitch;
+      long to = values + key * (long) width * Float.BYTES;
+      for (int i = 0; i < whole; i += LANES) {
+        long at = i * (long) Float.BYTES;
+        Memory.setVector(to + at, Memory.vector(from + at));
+      }
+      for (int i = whole; i < headSize; i++) {
+        long at = i * (long) Float.BYTES;
+        Memory.setFloat(to + at, Memory.getFloat(from + at));
       }
     }
   }
 
-  /** Replaces scores by their exponentials, less the greatest score's; returns the sum. */
-  private float exponentials(long at, int count) {
-    long end = at + count;
-    long wholeEnd = at + count / LANES * LANES;
-    VectorMask<Float> rest = FLOATS.indexInRange(wholeEnd, end);
-    FloatVector greatest = FloatVector.broadcast(FLOATS, Float.NEGATIVE_INFINITY);
-    for (long i = at; i < wholeEnd; i += LANES) {
-      // Math.max's rules for NaN and zeros, which `max` keeps, cost four instructions here.
-      FloatVector score = VectorMath.load(Memory.ALL, i, end);
-      greatest = greatest.blend(score, score.compare(VectorOperators.GT, greatest));
+  /**
+   * Replaces the scores of {@code [tokens, keys]} by their exponentials, less each token's greatest
+   * score, and keeps their sums. The padding's scores are of no key: it gets the least exponential.
+   */
+  private void exponentials(int tokens, int keyCount, int padded) {
+    for (int token = 0; token < tokens; token++) {
+      long row = scores + token * (long) padded * Float.BYTES;
+      for (int key = keyCount; key < padded; key++) {
+        Memory.setFloat(row + key * (long) Float.BYTES, Float.NEGATIVE_INFINITY);
+      }
+      FloatVector greatest = Memory.vector(row);
+      for (int key = LANES; key < padded; key += LANES) {
+        // Math.max's rules for NaN and zeros, which `max` keeps, cost four instructions here.
+        FloatVector score = Memory.vector(row + key * (long) Float.BYTES);
+        greatest = greatest.blend(score, score.compare(VectorOperators.GT, greatest));
+      }
+      float shift = -greatest.reduceLanes(VectorOperators.MAX) * scale;
+      FloatVector sum = FloatVector.zero(FLOATS);
+      for (int key = 0; key < padded; key += LANES) {
+        long at = row + key * (long) Float.BYTES;
+        FloatVector score = Memory.vector(at);
+        FloatVector e = VectorMath.expOfScore(score.lanewise(VectorOperators.FMA, scale, shift));
+        Memory.setVector(at, e);
+        sum = sum.add(e);
+      }
+      Memory.setFloat(sums + token * (long) Float.BYTES, VectorMath.sum(sum));
     }
-    if (wholeEnd < end) {
-      FloatVector last = VectorMath.load(Memory.ALL, wholeEnd, end);
-      greatest = greatest.max(last.blend(Float.NEGATIVE_INFINITY, rest.not()));
-    }
-    float shift = -greatest.reduceLanes(VectorOperators.MAX) * scale;
-    FloatVector sum = FloatVector.zero(FLOATS);
-    for (long i = at; i < wholeEnd; i += LANES) {
-      FloatVector score = VectorMath.load(Memory.ALL, i, end);
-      FloatVector e = VectorMath.expOfScore(score.lanewise(VectorOperators.FMA, scale, shift));
-      VectorMath.store(e, Memory.ALL, i, end);
-      sum = sum.add(e);
-    }
-    if (wholeEnd < end) {
-      FloatVector score = VectorMath.load(Memory.ALL, wholeEnd, end);
-      FloatVector e = VectorMath.expOfScore(score.lanewise(VectorOperators.FMA, scale, shift));
-      VectorMath.store(e, Memory.ALL, wholeEnd, end);
-      sum = sum.add(e.blend(0f, rest.not()));
-    }
-    return VectorMath.sum(sum);
   }
 
-  private void divide(long from, float divisor, long to) {
-    float reciprocal = 1 / divisor;
-    for (int i = 0; i < headSize; i += LANES) {
-      FloatVector value = VectorMath.load(Memory.ALL, from + i, from + headSize);
-      VectorMath.store(value.mul(reciprocal), Memory.ALL, to + i, to + headSize);
+  /** Divides the result by the sums of the exponentials, into {@code out}. */
+  private void divide(int tokens, long out, long outPitch) {
+    int whole = headSize / LANES * LANES;
+    for (int token = 0; token < tokens; token++) {
+      float reciprocal = 1 / Memory.getFloat(sums + token * (long) Float.BYTES);
+      long from = result + token * (long) width * Float.BYTES;
+      long to = out + token * outPitch;
+      for (int i = 0; i < whole; i += LANES) {
+        long at = i * (long) Float.BYTES;
+        Memory.setVector(to + at, Memory.vector(from + at).mul(reciprocal));
+      }
+      for (int i = whole; i < headSize; i++) {
+        long at = i * (long) Float.BYTES;
+        Memory.setFloat(to + at, Memory.getFloat(from + at) * reciprocal);
+      }
     }
   }
 }

@@ -3,6 +3,7 @@ package dev.halve.cpu;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
+import jdk.incubator.vector.FloatVector;
 
 /**
  * All of memory as one segment, its offsets being addresses. A kernel that reads through it carries
@@ -32,6 +33,15 @@ final class Memory {
 
   static void setInt(long address, int value) {
     ALL.set(INT, address, value);
+  }
+
+  /** A whole vector. Small enough that the JIT always inlines it. */
+  static FloatVector vector(long address) {
+    return FloatVector.fromMemorySegment(VectorMath.FLOATS, ALL, address, ORDER);
+  }
+
+  static void setVector(long address, FloatVector value) {
+    value.intoMemorySegment(ALL, address, ORDER);
   }
 
   static void zero(long address, long bytes) {

@@ -4,7 +4,6 @@ import static dev.halve.cpu.VectorMath.FLOATS;
 import static dev.halve.cpu.VectorMath.LANES;
 
 import jdk.incubator.vector.FloatVector;
-import jdk.incubator.vector.VectorOperators;
 
 /** Layer normalisation of a sum, for inference: all arguments are addresses of packed rows. */
 final class RowNorm {
@@ -29,80 +28,81 @@ final class RowNorm {
       long out,
       int tokens,
       int hidden) {
+    int whole = hidden / LANES * LANES;
     for (int token = 0; token < tokens; token++) {
       long at = token * (long) hidden * Float.BYTES;
-      long from = (out + at) / Float.BYTES;
-      float mean = sum(x + at, residual == 0 ? 0 : residual + at, from, hidden) / hidden;
-      float variance = squares(from, mean, hidden) / hidden;
+      long row = out + at;
+      float mean = sum(x + at, residual == 0 ? 0 : residual + at, row, whole, hidden) / hidden;
+      float variance = squares(row, mean, whole, hidden) / hidden;
       float reciprocal = (float) (1 / Math.sqrt(variance + epsilon));
-      scale(from, mean, reciprocal, gamma / Float.BYTES, beta / Float.BYTES, hidden);
+      scale(row, mean, reciprocal, gamma, beta, whole, hidden);
     }
   }
 
   /** {@code out = a + b + c}, all {@code [hidden]}. */
   static void sum(long a, long b, long c, long out, int hidden) {
-    long from = out / Float.BYTES;
-    long end = from + hidden;
-    long toA = a / Float.BYTES - from;
-    long toB = b / Float.BYTES - from;
-    long toC = c / Float.BYTES - from;
-    for (long i = from; i < end; i += LANES) {
-      FloatVector sum =
-          VectorMath.load(Memory.ALL, i + toA, end + toA)
-              .add(VectorMath.load(Memory.ALL, i + toB, end + toB))
-              .add(VectorMath.load(Memory.ALL, i + toC, end + toC));
-      VectorMath.store(sum, Memory.ALL, i, end);
+    int whole = hidden / LANES * LANES;
+    for (int i = 0; i < whole; i += LANES) {
+      long at = i * (long) Float.BYTES;
+      FloatVector sum = Memory.vector(a + at).add(Memory.vector(b + at));
+      Memory.setVector(out + at, sum.add(Memory.vector(c + at)));
+    }
+    for (int i = whole; i < hidden; i++) {
+      long at = i * (long) Float.BYTES;
+      float sum = Memory.getFloat(a + at) + Memory.getFloat(b + at);
+      Memory.setFloat(out + at, sum + Memory.getFloat(c + at));
     }
   }
 
   /** Writes {@code x + residual} to {@code out} and returns its sum. */
-  private static float sum(long x, long residual, long out, int hidden) {
+  private static float sum(long x, long residual, long out, int whole, int hidden) {
     FloatVector total = FloatVector.zero(FLOATS);
-    long end = out + hidden;
-    long toX = x / Float.BYTES - out;
-    long toResidual = residual / Float.BYTES - out;
-    for (long i = out; i < end; i += LANES) {
-      FloatVector s = VectorMath.load(Memory.ALL, i + toX, end + toX);
+    for (int i = 0; i < whole; i += LANES) {
+      long at = i * (long) Float.BYTES;
+      FloatVector s = Memory.vector(x + at);
       if (residual != 0) {
-        s = s.add(VectorMath.load(Memory.ALL, i + toResidual, end + toResidual));
+        s = s.add(Memory.vector(residual + at));
       }
-      VectorMath.store(s, Memory.ALL, i, end);
+      Memory.setVector(out + at, s);
       total = total.add(s);
     }
-    return VectorMath.sum(total);
+    float sum = VectorMath.sum(total);
+    for (int i = whole; i < hidden; i++) {
+      long at = i * (long) Float.BYTES;
+      float s = Memory.getFloat(x + at) + (residual == 0 ? 0 : Memory.getFloat(residual + at));
+      Memory.setFloat(out + at, s);
+      sum += s;
+    }
+    return sum;
   }
 
-  private static float squares(long from, float mean, int hidden) {
+  private static float squares(long row, float mean, int whole, int hidden) {
     FloatVector squares = FloatVector.zero(FLOATS);
-    long end = from + hidden;
-    long i = from;
-    for (; i + LANES <= end; i += LANES) {
-      FloatVector d = VectorMath.load(Memory.ALL, i, end).sub(mean);
-      squares = d.lanewise(VectorOperators.FMA, d, squares);
+    for (int i = 0; i < whole; i += LANES) {
+      FloatVector d = Memory.vector(row + i * (long) Float.BYTES).sub(mean);
+      squares = d.fma(d, squares);
     }
-    if (i < end) {
-      FloatVector d =
-          VectorMath.load(Memory.ALL, i, end)
-              .sub(mean)
-              .blend(0f, FLOATS.indexInRange(i, end).not());
-      squares = d.lanewise(VectorOperators.FMA, d, squares);
+    float sum = VectorMath.sum(squares);
+    for (int i = whole; i < hidden; i++) {
+      float d = Memory.getFloat(row + i * (long) Float.BYTES) - mean;
+      sum = Math.fma(d, d, sum);
     }
-    return VectorMath.sum(squares);
+    return sum;
   }
 
   private static void scale(
-      long from, float mean, float reciprocal, long gamma, long beta, int hidden) {
-    long end = from + hidden;
-    for (long i = from; i < end; i += LANES) {
-      FloatVector normalized = VectorMath.load(Memory.ALL, i, end).sub(mean).mul(reciprocal);
-      VectorMath.store(
-          normalized.lanewise(
-              VectorOperators.FMA,
-              VectorMath.load(Memory.ALL, gamma + i - from, gamma + hidden),
-              VectorMath.load(Memory.ALL, beta + i - from, beta + hidden)),
-          Memory.ALL,
-          i,
-          end);
+      long row, float mean, float reciprocal, long gamma, long beta, int whole, int hidden) {
+    for (int i = 0; i < whole; i += LANES) {
+      long at = i * (long) Float.BYTES;
+      FloatVector normalized = Memory.vector(row + at).sub(mean).mul(reciprocal);
+      Memory.setVector(
+          row + at, normalized.fma(Memory.vector(gamma + at), Memory.vector(beta + at)));
+    }
+    for (int i = whole; i < hidden; i++) {
+      long at = i * (long) Float.BYTES;
+      float normalized = (Memory.getFloat(row + at) - mean) * reciprocal;
+      Memory.setFloat(
+          row + at, Math.fma(normalized, Memory.getFloat(gamma + at), Memory.getFloat(beta + at)));
     }
   }
 }

@@ -173,12 +173,18 @@ final class TiledProduct {
   }
 
   private static void gelu(long y, long yPitch, int tokens, int firstRow, int lastRow) {
+    int whole = firstRow + (lastRow - firstRow) / VectorMath.LANES * VectorMath.LANES;
     for (int token = 0; token < tokens; token++) {
-      long from = (y + token * yPitch) / Float.BYTES + firstRow;
-      long to = from + lastRow - firstRow;
-      for (long i = from; i < to; i += VectorMath.LANES) {
-        FloatVector value = VectorMath.load(Memory.ALL, i, to);
-        VectorMath.store(VectorMath.gelu(value), Memory.ALL, i, to);
+      long row = y + token * yPitch;
+      for (int i = firstRow; i < whole; i += VectorMath.LANES) {
+        long at = row + i * (long) Float.BYTES;
+        Memory.setVector(at, VectorMath.gelu(Memory.vector(at)));
+      }
+      if (whole < lastRow) {
+        long at = row / Float.BYTES + whole;
+        long end = row / Float.BYTES + lastRow;
+        FloatVector value = VectorMath.load(Memory.ALL, at, end);
+        VectorMath.store(VectorMath.gelu(value), Memory.ALL, at, end);
       }
     }
   }

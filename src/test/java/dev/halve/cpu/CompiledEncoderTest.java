@@ -56,7 +56,7 @@ class CompiledEncoderTest {
 
   @Test
   void aRunAllocatesNothingButItsResult() {
-    BertConfig config = new BertConfig(90, 32, 2, 2, 64, 64, 2, 1e-12f, 0, 0);
+    BertConfig config = new BertConfig(90, 64, 2, 2, 128, 64, 2, 1e-12f, 0, 0);
     PackedBatch batch = batch(config, 4, 20, 33, 7);
     ThreadMXBean threads = (ThreadMXBean) ManagementFactory.getThreadMXBean();
     try (Device device = Devices.open("cpu");
