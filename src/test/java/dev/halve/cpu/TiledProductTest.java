@@ -17,7 +17,11 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/** Every kernel, at every vector width of the machine, against sums in double precision. */
+/**
+ * Every kernel against sums in double precision. {@link VectorWidthTest} runs the same in JVMs that
+ * are limited to shorter vectors: side by side in one JVM, the widths would spoil each other's type
+ * profiles, and kernels that are fast alone would box their vectors.
+ */
 class TiledProductTest {
   private static final int[] TOKENS = {1, 2, 3, 5, 8, 13, 23, 31};
   private static final int[] ROWS = {1, 16, 17, 64, 71};
@@ -45,15 +49,19 @@ class TiledProductTest {
     List<Named> all = new ArrayList<>();
     add(all, "scalar sparse", true, 16, t -> ScalarTiles.sparse(16, t));
     add(all, "scalar dense", false, 8, t -> ScalarTiles.dense(8, t));
-    for (int lanes = 4; lanes <= VectorMath.LANES; lanes *= 2) {
-      int width = lanes;
-      add(all, "sparse x" + lanes, true, lanes, t -> KernelCompiler.sparse(width, t));
+    int lanes = VectorMath.LANES;
+    if (lanes >= 4) {
+      add(all, "sparse x" + lanes, true, lanes, t -> KernelCompiler.sparse(lanes, t));
       for (int vectors : new int[] {1, 2, 4}) {
         String name = "dense " + vectors + "x" + lanes;
         int rows = vectors * lanes;
-        add(all, name, false, rows, t -> KernelCompiler.dense(width, t, vectors));
+        add(all, name, false, rows, t -> KernelCompiler.dense(lanes, t, vectors));
       }
     }
+    CpuKernels best = CpuKernels.best();
+    all.add(new Named("this machine's sparse", true, best.sparse()));
+    all.add(new Named("this machine's dense", false, best.dense()));
+    all.add(new Named("this machine's attention", false, best.attention()));
     return all;
   }
 
@@ -92,12 +100,11 @@ class TiledProductTest {
 
   @Test
   void aTeamGivesTheSameBitsAsOneThread() {
-    TileKernels kernels =
-        TileKernels.compile(VectorMath.LANES, 12, t -> KernelCompiler.sparse(VectorMath.LANES, t));
     Tensor weight = random(80, 64);
     prune(weight);
     PackedMatrix packed =
-        PackedSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight), kernels);
+        PackedSparseWeight.pack(
+            pool, SparseSemiStructuredTensor.compress(arena, weight), CpuKernels.best().sparse());
     Tensor bias = random(80);
     for (int tokens : new int[] {1, 7, 100, 389}) {
       Tensor x = random(tokens, 64);
@@ -112,6 +119,17 @@ class TiledProductTest {
       assertThat(results.get(1)).isEqualTo(results.get(0));
       assertThat(results.get(2)).isEqualTo(results.get(0));
     }
+  }
+
+  /** The same without a test framework, for a JVM of another vector width; prints that width. */
+  public static void main(String[] arguments) {
+    for (Named named : kernels()) {
+      TiledProductTest test = new TiledProductTest();
+      test.aProductIsTheSumOfProductsAtOddShapes(named);
+      test.longSumsAndManyTokensStayAccurate(named);
+      test.close();
+    }
+    System.out.println(VectorMath.LANES);
   }
 
   private PackedMatrix pack(Named named, Tensor weight) {
