@@ -17,9 +17,13 @@
 // V fragment, without which reading shared memory would bound the tensor cores); keys come 64 at a
 // time. Warps whose queries lie past the row's end only help to load.
 //
-// Compile-time: HEAD (32 or 64). Launch: grid (blocks of 128 queries in the longest row, heads,
+// In training (TRAINING 1) the logarithm of each query's sum of exponentials is kept, fp32 [tokens,
+// heads], and P is dropped out (DROPOUT 1) after it was summed: nothing of the mask is stored.
+//
+// Compile-time: HEAD (32 or 64), TRAINING, DROPOUT. Launch: grid (blocks of 128 queries in the longest row, heads,
 // rows), 128 threads.
 #include "common.cuh"
+#include "dropout.cuh"
 
 constexpr int QUERIES = 128;
 constexpr int KEYS = 64;
@@ -47,7 +51,11 @@ template <int ROWS> DEVICE void load_tile(u32 shared, const element *from, int s
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attention(element *out, const element *qkv, const int *rowOffsets, int hidden,
-              float scaleLog2) {
+              float scaleLog2
+#if TRAINING
+              , float *logSumExp, DropoutSite site
+#endif
+    ) {
   __shared__ __align__(128) u8 shared[QUERIES * HEAD * 2 + STAGES * 2 * STAGE];
   wait_for_previous_kernel();
   const int head = blockIdx.y, start = rowOffsets[blockIdx.z];
@@ -94,6 +102,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
   for (int m = 0; m < 2; m++) maximum[m][0] = maximum[m][1] = -1e30f;
   const bool active = firstQuery + warp * 32 < length;
+#if DROPOUT
+  u32 rowKeys[2][2];
+  const u32 seed = site.seed();
+#pragma unroll
+  for (int m = 0; m < 2; m++) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int query = firstQuery + warp * 32 + m * 16 + half * 8 + lane / 4;
+      rowKeys[m][half] = dropout_row_key((start + query) * gridDim.y + head, seed);
+    }
+  }
+#endif
 
   for (int tile = 0; tile < tiles; tile++) {
     if (tile > 0) {
@@ -153,6 +173,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             for (int i = 2 * half; i < 2 * half + 2; i++) {
               s[m][n][i] = exp2_fast(s[m][n][i] * scaleLog2 - offset);
               sum[m][half] += s[m][n][i];
+#if DROPOUT
+              const u32 key = tile * KEYS + n * 8 + (lane % 4) * 2 + i % 2;
+              if (!site.keeps(key * DROPOUT_COLUMN, rowKeys[m][half])) s[m][n][i] = 0.0f;
+#endif
             }
           }
         }
@@ -191,9 +215,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
       float total = sum[m][half];
       total += __shfl_xor_sync(0xffffffffu, total, 1);
       total += __shfl_xor_sync(0xffffffffu, total, 2);
+#if DROPOUT
+      const float scale = site.scale / total;
+#else
       const float scale = 1.0f / total;
+#endif
       const int query = firstQuery + warp * 32 + m * 16 + half * 8 + lane / 4;
       if (query < length) {
+#if TRAINING
+        if (lane % 4 == 0) {
+          const float logarithm = maximum[m][half] * scaleLog2 + log2f(total);
+          logSumExp[(u64)(start + query) * gridDim.y + head] = logarithm * 0.69314718055994531f;
+        }
+#endif
         element *row = out + (u64)(start + query) * hidden + head * HEAD + (lane % 4) * 2;
 #pragma unroll
         for (int n = 0; n < HEAD / 8; n++) {

@@ -129,9 +129,19 @@ DEVICE void copy_async_16(u32 shared, const void *global, bool valid) {
                "r"(valid ? 16 : 0)
                : "memory");
 }
+// The same with 4 bytes.
+DEVICE void copy_async_4(u32 shared, const void *global, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(global),
+               "r"(valid ? 4 : 0)
+               : "memory");
+}
 DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING> DEVICE void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+DEVICE void store_shared(u32 shared, u32 word) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(word) : "memory");
 }
 
 DEVICE void load_matrix_x4(u32 (&r)[4], u32 shared) {

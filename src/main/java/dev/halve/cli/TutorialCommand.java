@@ -87,6 +87,7 @@ final class TutorialCommand extends HalveCommand {
         training.over(base.fineTune()),
         pruning.over(base.pruning()),
         training.over(base.retrain()),
+        base.recovery(),
         evaluation.over(base.evaluation()),
         batches == null
             ? latency

@@ -24,13 +24,13 @@ final class CpuAdamW {
   }
 
   /**
-   * Zeroes gradient, value and moments where the mask is zero; returns the gradient's sum of
-   * squares.
+   * Zeroes gradient, value and moments where the mask is zero, if it is held; returns the
+   * gradient's sum of squares.
    */
-  static double maskAndSquare(Parameter parameter, long from, int count) {
+  static double maskAndSquare(Parameter parameter, long from, int count, boolean hold) {
     long end = Math.min(parameter.value().elements(), from + count);
     MemorySegment gradient = parameter.gradient().segment();
-    if (parameter.mask() != null) {
+    if (hold && parameter.mask() != null) {
       MemorySegment mask = parameter.mask().segment();
       for (long i = from; i < end; i++) {
         if (mask.get(ValueLayout.JAVA_BYTE, i) == 0) {
@@ -79,6 +79,15 @@ final class CpuAdamW {
       VectorMath.store(v, second, i, end);
       VectorMath.store(p, value, i, end);
       VectorMath.store(FloatVector.zero(FLOATS), gradient, i, end);
+    }
+    if (parameter.mask() != null && settings.maskedKeep() > 0) {
+      float keep = (float) settings.maskedKeep();
+      MemorySegment mask = parameter.mask().segment();
+      for (long i = from; i < end; i++) {
+        if (mask.get(ValueLayout.JAVA_BYTE, i) == 0) {
+          value.setAtIndex(FLOAT, i, value.getAtIndex(FLOAT, i) * keep);
+        }
+      }
     }
   }
 }

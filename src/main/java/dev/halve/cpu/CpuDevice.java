@@ -183,6 +183,7 @@ final class CpuDevice implements Device {
   @Override
   public void layerNorm(
       Tensor x,
+      Dropout dropout,
       Tensor residual,
       Tensor gamma,
       Tensor beta,
@@ -190,6 +191,10 @@ final class CpuDevice implements Device {
       Tensor sum,
       Tensor statistics,
       Tensor out) {
+    Tensor summand = dropout.isNone() ? x : sum;
+    if (!dropout.isNone()) {
+      dropout(x, dropout, sum);
+    }
     overTokens(
         x.extent(0),
         (from, to) ->
@@ -197,7 +202,7 @@ final class CpuDevice implements Device {
                 from,
                 to,
                 (int) x.extent(1),
-                x.segment(),
+                summand.segment(),
                 residual == null ? null : residual.segment(),
                 gamma.segment(),
                 beta.segment(),
@@ -214,8 +219,11 @@ final class CpuDevice implements Device {
       Tensor gamma,
       Tensor dOut,
       Tensor dSum,
+      Dropout dropout,
+      Tensor dX,
       Tensor dGamma,
-      Tensor dBeta) {
+      Tensor dBeta,
+      Tensor dBias) {
     int hidden = (int) sum.extent(1);
     long tokens = sum.extent(0);
     MemorySegment partial = scratch[0].floats(2L * SUM_PARTS * hidden);
@@ -238,6 +246,26 @@ final class CpuDevice implements Device {
       addTo(dGamma, 0, partial, 2L * part * hidden, hidden);
       addTo(dBeta, 0, partial, 2L * part * hidden + hidden, hidden);
     }
+    if (!dropout.isNone()) {
+      dropout(dSum, dropout, dX);
+    }
+    if (dBias != null) {
+      addColumnSums(dropout.isNone() ? dSum : dX, dBias);
+    }
+  }
+
+  private void addColumnSums(Tensor x, Tensor sums) {
+    int width = (int) x.extent(1);
+    int block = Math.max(LANES, 64);
+    team.run(
+        (width + block - 1) / block,
+        (part, member) -> {
+          int first = part * block;
+          int count = Math.min(width, first + block) - first;
+          for (long token = 0; token < x.extent(0); token++) {
+            addTo(sums, first, x.segment(), token * width + first, count);
+          }
+        });
   }
 
   private static void addTo(Tensor sum, long at, MemorySegment x, long from, int count) {
@@ -360,7 +388,7 @@ final class CpuDevice implements Device {
                 1,
                 dWeight.segment().address() + 4L * first * in,
                 in);
-            for (long token = 0; token < tokens; token++) {
+            for (long token = 0; dBias != null && token < tokens; token++) {
               addTo(dBias, first, dY.segment(), token * width + column + first, rows);
             }
           } else {
@@ -411,12 +439,15 @@ final class CpuDevice implements Device {
   }
 
   @Override
-  public void geluBackward(Tensor x, Tensor dY, Tensor dX) {
+  public void geluBackward(Tensor x, Tensor dY, Tensor dX, Tensor dBias) {
     map(
         x,
         dX,
         (value, index, end) ->
             VectorMath.geluDerivative(value).mul(VectorMath.load(dY.segment(), index, end)));
+    if (dBias != null) {
+      addColumnSums(dX, dBias);
+    }
   }
 
   @Override
@@ -476,7 +507,13 @@ final class CpuDevice implements Device {
 
   @Override
   public void spanLoss(
-      Tensor logits, DeviceBatch batch, Tensor starts, Tensor ends, Tensor dLogits, Tensor loss) {
+      Tensor logits,
+      DeviceBatch batch,
+      Tensor starts,
+      Tensor ends,
+      float weight,
+      Tensor dLogits,
+      Tensor loss) {
     int[] rowOffsets = batch.host().rowOffsets();
     int counted = 0;
     for (int row = 0; row < batch.rows(); row++) {
@@ -490,9 +527,9 @@ final class CpuDevice implements Device {
     for (int row = 0; row < batch.rows(); row++) {
       int length = batch.host().rowLength(row);
       if (inside(starts, row, length) && inside(ends, row, length)) {
-        float weight = 0.5f / counted;
-        total += crossEntropy(logits, dLogits, rowOffsets[row], length, 0, starts, row, weight);
-        total += crossEntropy(logits, dLogits, rowOffsets[row], length, 1, ends, row, weight);
+        float half = weight * 0.5f / counted;
+        total += crossEntropy(logits, dLogits, rowOffsets[row], length, 0, starts, row, half);
+        total += crossEntropy(logits, dLogits, rowOffsets[row], length, 1, ends, row, half);
       }
     }
     loss.setFloat(0, (float) (loss.getFloat(0) + total));
@@ -533,6 +570,81 @@ final class CpuDevice implements Device {
   }
 
   @Override
+  public void distillationLoss(
+      Tensor logits,
+      Tensor teacher,
+      DeviceBatch batch,
+      float temperature,
+      float weight,
+      Tensor dLogits,
+      Tensor loss) {
+    double[] losses = new double[2 * batch.rows()];
+    double scale = 0.5 * weight / batch.rows();
+    team.run(
+        losses.length,
+        (part, member) -> {
+          int first = batch.host().rowOffsets()[part / 2];
+          int length = batch.host().rowLength(part / 2);
+          losses[part] =
+              CpuDistillation.logits(
+                  logits, teacher, dLogits, 2L * first + part % 2, length, temperature, scale);
+        });
+    double total = 0;
+    for (double each : losses) {
+      total += each;
+    }
+    loss.setFloat(0, (float) (loss.getFloat(0) + total));
+  }
+
+  @Override
+  public void hiddenLoss(
+      Tensor student,
+      Tensor teacher,
+      DeviceBatch batch,
+      float weight,
+      Tensor dStudent,
+      Tensor loss) {
+    long elements = batch.host().tokens() * student.extent(1);
+    int parts = Math.toIntExact((elements + ELEMENT_BLOCK - 1) / ELEMENT_BLOCK);
+    double[] squares = new double[2 * parts];
+    team.run(
+        parts,
+        (part, member) -> {
+          long from = (long) part * ELEMENT_BLOCK;
+          long to = Math.min(elements, from + ELEMENT_BLOCK);
+          squares[2 * part] = CpuDistillation.squaredError(student, teacher, from, to);
+          squares[2 * part + 1] = CpuDistillation.squares(teacher, from, to);
+        });
+    double error = 0;
+    double norm = 0;
+    for (int part = 0; part < parts; part++) {
+      error += squares[2 * part];
+      norm += squares[2 * part + 1];
+    }
+    float factor = (float) (2 * weight / norm);
+    team.run(
+        parts,
+        (part, member) -> {
+          long from = (long) part * ELEMENT_BLOCK;
+          long to = Math.min(elements, from + ELEMENT_BLOCK);
+          CpuDistillation.addError(student, teacher, factor, dStudent, from, to);
+        });
+    loss.setFloat(0, (float) (loss.getFloat(0) + weight * error / norm));
+  }
+
+  @Override
+  public void chooseMask(Tensor weight, Tensor mask) {
+    int width = Math.toIntExact(weight.extent(1));
+    overTokens(
+        weight.extent(0),
+        (from, to) -> {
+          for (long i = (long) from * width; i < (long) to * width; i += 4) {
+            CpuDistillation.chooseTwo(weight, mask, i);
+          }
+        });
+  }
+
+  @Override
   public void adamW(List<Parameter> parameters, AdamW settings, int step, Tensor norm) {
     int[] firstPart = new int[parameters.size() + 1];
     for (int i = 0; i < parameters.size(); i++) {
@@ -546,7 +658,9 @@ final class CpuDevice implements Device {
         (part, member) -> {
           int index = CpuAdamW.parameterOf(firstPart, part);
           long from = (long) (part - firstPart[index]) * ELEMENT_BLOCK;
-          squares[part] = CpuAdamW.maskAndSquare(parameters.get(index), from, ELEMENT_BLOCK);
+          squares[part] =
+              CpuAdamW.maskAndSquare(
+                  parameters.get(index), from, ELEMENT_BLOCK, settings.maskedKeep() == 0);
         });
     double total = 0;
     for (double each : squares) {

@@ -13,9 +13,9 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * cuBLASLt, where a CUDA toolkit is installed: products {@code y = x · weightᵀ + bias (+ residual)}
- * with 16-bit operands and fp32 accumulation. Names and constants are those of the cuBLAS
- * reference. cuBLASLt counts columns first, so {@code yᵀ = weight · xᵀ} is what it is asked for.
+ * cuBLASLt, where a CUDA toolkit is installed: products with 16-bit operands and fp32 accumulation.
+ * Names and constants are those of the cuBLAS reference. cuBLASLt counts columns first: a row-major
+ * matrix is to it the transposed one.
  */
 final class CublasLt implements AutoCloseable {
   private static final NativeLibrary LIBRARY =
@@ -54,8 +54,10 @@ final class CublasLt implements AutoCloseable {
   private static final int TYPE_16F = 2;
   private static final int TYPE_16BF = 14;
   private static final int DESC_TRANSA = 3;
+  private static final int DESC_TRANSB = 4;
   private static final int DESC_EPILOGUE = 7;
   private static final int DESC_BIAS_POINTER = 8;
+  private static final int EPILOGUE_DEFAULT = 1;
   private static final int EPILOGUE_BIAS = 4;
   private static final int MAX_WORKSPACE_BYTES = 1;
 
@@ -85,25 +87,85 @@ final class CublasLt implements AutoCloseable {
   }
 
   /**
-   * A product of fixed extents: what to compute, without the operands.
+   * What to compute, without the operands: {@code d [m, n] = op(a) [m, k] · op(b) [k, n] (+ bias
+   * [m]) (+ c [m, n])}, all counted columns first.
    *
-   * @param pitch elements from one row of y to the next
+   * @param transposeA whether a lies there as {@code [k, m]}
+   * @param transposeB whether b lies there as {@code [n, k]}
+   * @param pitchA elements from one column of a, as it lies there, to the next; likewise b and d
+   * @param floatOutput whether c and d are fp32, else 16-bit like the operands
    */
-  record Extents(int tokens, int out, int in, int pitch, boolean residual) {}
+  record Form(
+      int m,
+      int n,
+      int k,
+      boolean transposeA,
+      boolean transposeB,
+      int pitchA,
+      int pitchB,
+      int pitchD,
+      boolean floatOutput,
+      boolean bias,
+      boolean add) {
+    /**
+     * {@code y [tokens, out] = x · weightᵀ + bias (+ residual)}: weight first, then x.
+     *
+     * @param pitch elements from one row of y to the next
+     */
+    static Form forward(int tokens, int out, int in, int pitch, boolean residual) {
+      return new Form(out, tokens, in, true, false, in, in, pitch, false, true, residual);
+    }
+
+    /**
+     * {@code dX [tokens, in] (+)= dY · weight}: weight first, then dY.
+     *
+     * @param pitch elements from one row of dY to the next
+     */
+    static Form inputGradient(int tokens, int out, int in, int pitch, boolean add) {
+      return new Form(in, tokens, out, false, false, in, pitch, in, false, false, add);
+    }
+
+    /** {@code dWeight [out, in] += dYᵀ · x} in fp32: x first, then dY. */
+    static Form weightGradient(int tokens, int out, int in, int pitch) {
+      return new Form(in, out, tokens, false, true, in, pitch, in, true, false, true);
+    }
+
+    /** The form of the products that share this one's measurement. */
+    Form about(int size) {
+      boolean tokensInside = floatOutput;
+      return new Form(
+          m,
+          tokensInside ? n : size,
+          tokensInside ? size : k,
+          transposeA,
+          transposeB,
+          pitchA,
+          pitchB,
+          pitchD,
+          floatOutput,
+          bias,
+          add);
+    }
+
+    long outputBytes() {
+      return (floatOutput ? 4L : 2L) * n * pitchD;
+    }
+  }
 
   /** A product's descriptors and algorithm. */
   final class Product implements AutoCloseable {
     private final long description;
-    private final long weightLayout;
-    private final long xLayout;
-    private final long yLayout;
+    private final long aLayout;
+    private final long bLayout;
+    private final long dLayout;
+    private final boolean bias;
     private final Arena arena = Arena.ofShared();
     private final MemorySegment scalars;
     private final MemorySegment attribute;
     private final MemorySegment algorithm;
 
-    Product(Extents extents) {
-      scalars = arena.allocateFrom(JAVA_FLOAT, 1.0f, extents.residual() ? 1.0f : 0.0f);
+    Product(Form form) {
+      scalars = arena.allocateFrom(JAVA_FLOAT, 1.0f, form.add() ? 1.0f : 0.0f);
       attribute = arena.allocate(JAVA_LONG);
       algorithm = arena.allocate(ALGORITHM_BYTES, 8);
       description =
@@ -111,14 +173,19 @@ final class CublasLt implements AutoCloseable {
               "cublasLtMatmulDescCreate",
               out -> (int) DESC_CREATE.invokeExact(out, COMPUTE_32F, TYPE_32F));
       OpenResources.opened();
-      setInt(DESC_TRANSA, 1);
-      setInt(DESC_EPILOGUE, EPILOGUE_BIAS);
-      weightLayout = layout(extents.in(), extents.out(), extents.in());
-      xLayout = layout(extents.in(), extents.tokens(), extents.in());
-      yLayout = layout(extents.out(), extents.tokens(), extents.pitch());
+      bias = form.bias();
+      setInt(DESC_TRANSA, form.transposeA() ? 1 : 0);
+      setInt(DESC_TRANSB, form.transposeB() ? 1 : 0);
+      setInt(DESC_EPILOGUE, bias ? EPILOGUE_BIAS : EPILOGUE_DEFAULT);
+      int m = form.m();
+      int n = form.n();
+      int k = form.k();
+      aLayout = layout(type, form.transposeA() ? k : m, form.transposeA() ? m : k, form.pitchA());
+      bLayout = layout(type, form.transposeB() ? n : k, form.transposeB() ? k : n, form.pitchB());
+      dLayout = layout(form.floatOutput() ? TYPE_32F : type, m, n, form.pitchD());
     }
 
-    private long layout(long rows, long columns, long leading) {
+    private static long layout(int type, long rows, long columns, long leading) {
       return create(
           "cublasLtMatrixLayoutCreate",
           out -> (int) LAYOUT_CREATE.invokeExact(out, type, rows, columns, leading));
@@ -152,10 +219,10 @@ final class CublasLt implements AutoCloseable {
                     HEURISTIC.invokeExact(
                         handle,
                         description,
-                        weightLayout,
-                        xLayout,
-                        yLayout,
-                        yLayout,
+                        aLayout,
+                        bLayout,
+                        dLayout,
+                        dLayout,
                         preference,
                         most,
                         results.address(),
@@ -184,30 +251,32 @@ final class CublasLt implements AutoCloseable {
     /**
      * Queues the product on the stream.
      *
-     * @param residual added where the extents say so; ignored otherwise
      * @return a nonzero status where the algorithm cannot compute it
      */
-    int launch(long weight, long x, long bias, long residual, long y, long workspace, long stream) {
-      attribute.set(JAVA_LONG, 0, bias);
-      check(
-          "cublasLtMatmulDescSetAttribute",
-          () ->
-              (int) DESC_SET.invokeExact(description, DESC_BIAS_POINTER, attribute.address(), 8L));
+    int launch(CublasProducts.Operands operands, long workspace, long stream) {
+      if (bias) {
+        attribute.set(JAVA_LONG, 0, operands.bias());
+        check(
+            "cublasLtMatmulDescSetAttribute",
+            () ->
+                (int)
+                    DESC_SET.invokeExact(description, DESC_BIAS_POINTER, attribute.address(), 8L));
+      }
       try {
         return (int)
             MATMUL.invokeExact(
                 handle,
                 description,
                 scalars.address(),
-                weight,
-                weightLayout,
-                x,
-                xLayout,
+                operands.a(),
+                aLayout,
+                operands.b(),
+                bLayout,
                 scalars.address() + Float.BYTES,
-                residual == 0 ? y : residual,
-                yLayout,
-                y,
-                yLayout,
+                operands.c() == 0 ? operands.d() : operands.c(),
+                dLayout,
+                operands.d(),
+                dLayout,
                 algorithm.address(),
                 workspace,
                 WORKSPACE_BYTES,
@@ -219,7 +288,7 @@ final class CublasLt implements AutoCloseable {
 
     @Override
     public void close() {
-      for (long layout : new long[] {weightLayout, xLayout, yLayout}) {
+      for (long layout : new long[] {aLayout, bLayout, dLayout}) {
         check("cublasLtMatrixLayoutDestroy", () -> (int) LAYOUT_DESTROY.invokeExact(layout));
       }
       check("cublasLtMatmulDescDestroy", () -> (int) DESC_DESTROY.invokeExact(description));

@@ -4,11 +4,13 @@ import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
+import dev.halve.cuda.CudaTraining.ProductGradients;
 import dev.halve.cuda.Operations.Ids;
 import dev.halve.cuda.Operations.Norm;
 import dev.halve.cuda.Operations.Rows;
 import dev.halve.cuda.Products.Activations;
 import dev.halve.engine.AdamW;
+import dev.halve.engine.BatchShape;
 import dev.halve.engine.BertModel;
 import dev.halve.engine.CompiledModel;
 import dev.halve.engine.Device;
@@ -19,13 +21,14 @@ import dev.halve.engine.Linear;
 import dev.halve.engine.PackedWeight;
 import dev.halve.engine.Parameter;
 import dev.halve.engine.Pool;
+import dev.halve.engine.Replay;
 import dev.halve.engine.Weight;
 import java.lang.foreign.Arena;
 import java.util.List;
 
 /**
- * One NVIDIA GPU: inference in fp16 or bf16 with fp32 accumulation. Training is not among its
- * operations.
+ * One NVIDIA GPU: inference in fp16 or bf16 with fp32 accumulation, and training in bf16, which
+ * {@link CudaTraining} carries out.
  */
 final class CudaDevice implements Device {
   private final DType dtype;
@@ -34,7 +37,10 @@ final class CudaDevice implements Device {
   private final Kernels kernels;
   private final KernelLaunch launch;
   private final Operations operations;
+  private final CublasProducts cublas;
   private final Products products;
+  private final Staging staging;
+  private final CudaTraining training;
   private final Scratch biasScratch;
 
   CudaDevice(int index, DType dtype, KernelCache cache) {
@@ -50,9 +56,13 @@ final class CudaDevice implements Device {
     this.kernels = new Kernels(context, cache, dtype);
     this.launch = new KernelLaunch(arena, context.stream());
     this.operations = new Operations(kernels, launch, context.properties());
-    this.products =
-        new Products(
-            context, kernels, launch, new Measured(context, cache), operations, dtype, useCublas);
+    Measured measured = new Measured(context, cache);
+    boolean bfloat16 = dtype == DType.BF16;
+    this.cublas =
+        useCublas && CublasLt.present() ? new CublasProducts(context, measured, bfloat16) : null;
+    this.products = new Products(context, kernels, launch, measured, operations, dtype, cublas);
+    this.staging = new Staging(context);
+    this.training = new CudaTraining(context, kernels, launch, cublas, staging, bfloat16);
     this.biasScratch = new Scratch(context);
   }
 
@@ -84,13 +94,31 @@ final class CudaDevice implements Device {
   }
 
   @Override
+  public BatchShape shape(BatchShape batch) {
+    return CudaTraining.shape(batch);
+  }
+
+  @Override
+  public Replay openReplay() {
+    return new CudaReplay(context, training);
+  }
+
+  @Override
   public void upload(Tensor host, Tensor device) {
     context.makeCurrent();
+    training.join();
     try (Arena scratch = Arena.ofConfined()) {
       Tensor typed = host;
       if (host.dtype() != device.dtype()) {
         typed = Tensor.allocate(scratch, device.dtype(), host.shape().extents());
         typed.copyFrom(host);
+      }
+      if (training.recording()) {
+        throw new IllegalStateException("a copy from the host in recorded work");
+      }
+      if (device.bytes() <= Staging.SLOT_BYTES) {
+        staging.copy(typed.segment(), address(device));
+        return;
       }
       CudaDriver.copyToDevice(
           address(device), typed.segment().address(), device.bytes(), context.stream());
@@ -102,6 +130,7 @@ final class CudaDevice implements Device {
   @Override
   public void download(Tensor device, Tensor host) {
     context.makeCurrent();
+    training.join();
     try (Arena scratch = Arena.ofConfined()) {
       Tensor typed =
           host.dtype() == device.dtype()
@@ -119,6 +148,7 @@ final class CudaDevice implements Device {
   @Override
   public void zero(Tensor tensor) {
     context.makeCurrent();
+    training.join();
     CudaDriver.fill(address(tensor), (byte) 0, tensor.bytes(), context.stream());
   }
 
@@ -151,6 +181,7 @@ final class CudaDevice implements Device {
   @Override
   public void layerNorm(
       Tensor x,
+      Dropout dropout,
       Tensor residual,
       Tensor gamma,
       Tensor beta,
@@ -158,8 +189,11 @@ final class CudaDevice implements Device {
       Tensor sum,
       Tensor statistics,
       Tensor out) {
-    requireInference(sum == null && statistics == null);
     context.makeCurrent();
+    if (sum != null) {
+      training.layerNorm(x, dropout, residual, gamma, beta, epsilon, sum, statistics, out);
+      return;
+    }
     operations.layerNorm(
         address(out),
         address(x),
@@ -184,8 +218,10 @@ final class CudaDevice implements Device {
     long from = address(y) + 2L * column;
     Activations activations = new Activations(address(x), tokens, 0, from, pitch);
     switch (weight) {
-      case Weight.Dense(Parameter parameter) -> dense(activations, parameter, bias, out, in, gelu);
-      case Weight.Masked(Parameter parameter) -> dense(activations, parameter, bias, out, in, gelu);
+      case Weight.Dense(Parameter parameter) ->
+          dense(activations, parameter, bias, out, in, gelu, CudaTraining.isFloat(y));
+      case Weight.Masked(Parameter parameter) ->
+          dense(activations, parameter, bias, out, in, gelu, CudaTraining.isFloat(y));
       case Weight.Compressed compressed -> {
         long wide = biasScratch.take(4L * out);
         operations.toFloat(wide, address(bias), out);
@@ -194,11 +230,18 @@ final class CudaDevice implements Device {
     }
   }
 
-  private void dense(Activations a, Parameter weight, Tensor bias, int out, int in, boolean gelu) {
+  private void dense(
+      Activations a,
+      Parameter weight,
+      Tensor bias,
+      int out,
+      int in,
+      boolean gelu,
+      boolean floatOutput) {
     if (out <= Operations.HEAD_OUTPUTS && !gelu) {
       operations.head(
           a.y(),
-          true,
+          !floatOutput,
           a.yPitch(),
           a.x(),
           address(weight.compute()),
@@ -212,6 +255,50 @@ final class CudaDevice implements Device {
   }
 
   @Override
+  public void linears(Tensor x, List<Linear> linears, Tensor y) {
+    if (!CudaTraining.sideBySide(linears)) {
+      Device.super.linears(x, linears, y);
+      return;
+    }
+    context.makeCurrent();
+    int out = linears.stream().mapToInt(Linear::out).sum();
+    Activations activations =
+        new Activations(address(x), extent(x, 0), 0, address(y), extent(y, 1));
+    Linear first = linears.getFirst();
+    products.dense(
+        activations,
+        address(CudaTraining.parameter(first).compute()),
+        address(first.bias().compute()),
+        out,
+        first.in(),
+        false);
+  }
+
+  @Override
+  public void linearsBackward(Tensor x, List<Linear> linears, Tensor dY, Tensor dX) {
+    if (!CudaTraining.sideBySide(linears)) {
+      Device.super.linearsBackward(x, linears, dY, dX);
+      return;
+    }
+    context.makeCurrent();
+    Linear first = linears.getFirst();
+    Parameter weight = CudaTraining.parameter(first);
+    training.linearBackward(
+        new ProductGradients(
+            address(x),
+            extent(x, 0),
+            first.in(),
+            address(weight.compute()),
+            linears.stream().mapToInt(Linear::out).sum(),
+            address(dY),
+            extent(dY, 1),
+            address(weight.gradient()),
+            address(first.bias().gradient()),
+            address(dX),
+            true));
+  }
+
+  @Override
   public void gelu(Tensor x, Tensor y) {
     context.makeCurrent();
     operations.gelu(address(y), address(x), x.elements());
@@ -220,15 +307,17 @@ final class CudaDevice implements Device {
   @Override
   public void attention(
       Tensor qkv, DeviceBatch batch, int heads, Dropout dropout, Tensor logSumExp, Tensor out) {
-    requireInference(dropout.isNone() && logSumExp == null);
     context.makeCurrent();
     int headSize = extent(out, 1) / heads;
     requireHeadSize(headSize);
+    if (logSumExp != null) {
+      training.attention(qkv, batch, heads, dropout, logSumExp, out);
+      return;
+    }
     operations.attention(
         address(out),
         address(qkv),
-        new Rows(
-            address(batch.rowOffsets()), batch.rows(), batch.host().longestRow(), batch.tokens()),
+        new Rows(address(batch.rowOffsets()), batch.rows(), batch.longestRow(), batch.tokens()),
         heads,
         headSize);
   }
@@ -248,21 +337,11 @@ final class CudaDevice implements Device {
     return new CudaCompiledModel(this, model, head, maxTokens, maxRows);
   }
 
-  private static void requireInference(boolean holds) {
-    if (!holds) {
-      throw notForTraining();
-    }
-  }
-
-  private static HalveException notForTraining() {
-    return new HalveException(
-        "the GPU runs models but does not train them yet; train with --device cpu");
-  }
-
   @Override
   public void embedBackward(
       DeviceBatch batch, Tensor dOut, Tensor dWord, Tensor dPosition, Tensor dType) {
-    throw notForTraining();
+    context.makeCurrent();
+    training.embedBackward(batch, dOut, dWord, dPosition, dType);
   }
 
   @Override
@@ -272,9 +351,14 @@ final class CudaDevice implements Device {
       Tensor gamma,
       Tensor dOut,
       Tensor dSum,
+      Dropout dropout,
+      Tensor dX,
       Tensor dGamma,
-      Tensor dBeta) {
-    throw notForTraining();
+      Tensor dBeta,
+      Tensor dBias) {
+    context.makeCurrent();
+    training.layerNormBackward(
+        sum, statistics, gamma, dOut, dSum, dropout, dX, dGamma, dBeta, dBias);
   }
 
   @Override
@@ -287,22 +371,49 @@ final class CudaDevice implements Device {
       Tensor dBias,
       Tensor dX,
       boolean addToInput) {
-    throw notForTraining();
+    context.makeCurrent();
+    Parameter parameter =
+        switch (weight) {
+          case Weight.Dense(Parameter dense) -> dense;
+          case Weight.Masked(Parameter masked) -> masked;
+          case Weight.Compressed compressed ->
+              throw new IllegalArgumentException(compressed.name() + " is for inference only");
+        };
+    if (CudaTraining.isFloat(dY)) {
+      training.headBackward(x, parameter, dY, dWeight, dBias, dX);
+      return;
+    }
+    training.linearBackward(
+        new ProductGradients(
+            address(x),
+            extent(x, 0),
+            extent(x, 1),
+            address(parameter.compute()),
+            extent(parameter.value(), 0),
+            address(dY) + 2L * column,
+            extent(dY, 1),
+            address(dWeight),
+            dBias == null ? 0 : address(dBias),
+            dX == null ? 0 : address(dX),
+            addToInput));
   }
 
   @Override
-  public void geluBackward(Tensor x, Tensor dY, Tensor dX) {
-    throw notForTraining();
+  public void geluBackward(Tensor x, Tensor dY, Tensor dX, Tensor dBias) {
+    context.makeCurrent();
+    training.geluBackward(x, dY, dX, dBias);
   }
 
   @Override
   public void dropout(Tensor x, Dropout dropout, Tensor y) {
-    throw notForTraining();
+    context.makeCurrent();
+    training.dropout(x, dropout, y);
   }
 
   @Override
   public void add(Tensor x, Tensor y) {
-    throw notForTraining();
+    context.makeCurrent();
+    training.add(x, y);
   }
 
   @Override
@@ -315,25 +426,65 @@ final class CudaDevice implements Device {
       Tensor out,
       Tensor dOut,
       Tensor dQkv) {
-    throw notForTraining();
+    context.makeCurrent();
+    training.attentionBackward(qkv, batch, heads, dropout, logSumExp, out, dOut, dQkv);
   }
 
   @Override
   public void spanLoss(
-      Tensor logits, DeviceBatch batch, Tensor starts, Tensor ends, Tensor dLogits, Tensor loss) {
-    throw notForTraining();
+      Tensor logits,
+      DeviceBatch batch,
+      Tensor starts,
+      Tensor ends,
+      float weight,
+      Tensor dLogits,
+      Tensor loss) {
+    context.makeCurrent();
+    training.spanLoss(logits, batch, starts, ends, weight, dLogits, loss);
+  }
+
+  @Override
+  public void distillationLoss(
+      Tensor logits,
+      Tensor teacher,
+      DeviceBatch batch,
+      float temperature,
+      float weight,
+      Tensor dLogits,
+      Tensor loss) {
+    context.makeCurrent();
+    training.distillationLoss(logits, teacher, batch, temperature, weight, dLogits, loss);
+  }
+
+  @Override
+  public void hiddenLoss(
+      Tensor student,
+      Tensor teacher,
+      DeviceBatch batch,
+      float weight,
+      Tensor dStudent,
+      Tensor loss) {
+    context.makeCurrent();
+    training.hiddenLoss(student, teacher, batch, weight, dStudent, loss);
+  }
+
+  @Override
+  public void chooseMask(Tensor weight, Tensor mask) {
+    context.makeCurrent();
+    training.chooseMask(weight, mask);
   }
 
   @Override
   public void adamW(List<Parameter> parameters, AdamW settings, int step, Tensor norm) {
-    throw notForTraining();
+    context.makeCurrent();
+    training.adamW(parameters, settings, step, norm);
   }
 
   static long address(Tensor tensor) {
     return tensor.segment().address();
   }
 
-  private static int extent(Tensor tensor, int axis) {
+  static int extent(Tensor tensor, int axis) {
     return Math.toIntExact(tensor.extent(axis));
   }
 
@@ -341,7 +492,12 @@ final class CudaDevice implements Device {
   public void close() {
     context.makeCurrent();
     context.synchronize();
+    training.close();
+    staging.close();
     products.close();
+    if (cublas != null) {
+      cublas.close();
+    }
     biasScratch.close();
     kernels.close();
     context.close();

@@ -58,6 +58,8 @@ final class CudaDriver {
   private static final MethodHandle STREAM_DESTROY = LIBRARY.function("cuStreamDestroy_v2", "J");
   private static final MethodHandle STREAM_SYNCHRONIZE =
       LIBRARY.function("cuStreamSynchronize", "J");
+  private static final MethodHandle STREAM_WAIT_EVENT =
+      LIBRARY.function("cuStreamWaitEvent", "JJI");
   private static final MethodHandle STREAM_BEGIN_CAPTURE =
       LIBRARY.function("cuStreamBeginCapture_v2", "JI");
   private static final MethodHandle STREAM_END_CAPTURE =
@@ -99,6 +101,7 @@ final class CudaDriver {
 
   private static final int OUT_OF_MEMORY = 2;
   private static final int STREAM_NON_BLOCKING = 1;
+  private static final int EVENT_NO_TIMING = 2;
   private static final int CAPTURE_THREAD_LOCAL = 1;
   private static final int POOL_RELEASE_THRESHOLD = 4;
   private static final int MAX_DYNAMIC_SHARED_SIZE = 8;
@@ -283,6 +286,16 @@ final class CudaDriver {
 
   static void record(long event, long stream) {
     check("cuEventRecord", () -> (int) EVENT_RECORD.invokeExact(event, stream));
+  }
+
+  /** An event that orders streams and keeps no time. */
+  static long createOrderingEvent() {
+    return getLong("cuEventCreate", out -> (int) EVENT_CREATE.invokeExact(out, EVENT_NO_TIMING));
+  }
+
+  /** Lets what is queued on the stream from now on wait for the event's last record. */
+  static void waitFor(long event, long stream) {
+    check("cuStreamWaitEvent", () -> (int) STREAM_WAIT_EVENT.invokeExact(stream, event, 0));
   }
 
   static void synchronizeEvent(long event) {

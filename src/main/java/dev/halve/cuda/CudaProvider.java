@@ -36,4 +36,10 @@ public final class CudaProvider implements DeviceProvider {
         };
     return new CudaDevice(index, dtype, KernelCache.ofUser());
   }
+
+  /** In bf16, whatever the property says: fp16's exponents are too few for gradients. */
+  @Override
+  public Device openForTraining(int index) {
+    return new CudaDevice(index, DType.BF16, KernelCache.ofUser());
+  }
 }

@@ -27,9 +27,9 @@ final class Products implements AutoCloseable {
       Measured measured,
       Operations operations,
       DType dtype,
-      boolean useCublas) {
+      CublasProducts cublas) {
     boolean bfloat16 = dtype == DType.BF16;
-    this.dense = new DenseGemm(context, kernels, launch, measured, bfloat16, useCublas);
+    this.dense = new DenseGemm(context, kernels, launch, cublas);
     this.sparse = new SparseGemm(context, kernels, launch, measured, bfloat16);
     this.operations = operations;
     this.xScratch = new Scratch(context);
@@ -94,7 +94,7 @@ final class Products implements AutoCloseable {
 
   private void multiplyDense(
       Activations a, long x, long weight, long bias, int out, int in, boolean gelu) {
-    CublasLt.Extents extents = new CublasLt.Extents(a.tokens, out, in, a.yPitch, a.residual != 0);
+    DenseGemm.Extents extents = new DenseGemm.Extents(a.tokens, out, in, a.yPitch, a.residual != 0);
     dense.multiply(
         extents,
         new DenseGemm.Operands(x, weight, bias, a.residual, a.y),

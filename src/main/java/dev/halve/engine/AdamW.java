@@ -6,6 +6,9 @@ package dev.halve.engine;
  * @param learningRate of this step
  * @param maxNorm gradients are scaled down so that their global L2 norm is at most this; infinite
  *     for no clipping
+ * @param maskedKeep what a step leaves of a masked weight: 0 holds it, and its moments, at exactly
+ *     zero; above, it is trained like any other and multiplied by this after the update (masked
+ *     weights that fade, Hu et al., arXiv 2407.20584)
  */
 public record AdamW(
     double learningRate,
@@ -13,7 +16,19 @@ public record AdamW(
     double beta2,
     double epsilon,
     double weightDecay,
-    double maxNorm) {
+    double maxNorm,
+    double maskedKeep) {
+  /** Masked weights are held at zero. */
+  public AdamW(
+      double learningRate,
+      double beta1,
+      double beta2,
+      double epsilon,
+      double weightDecay,
+      double maxNorm) {
+    this(learningRate, beta1, beta2, epsilon, weightDecay, maxNorm, 0);
+  }
+
   /** The tutorial's: betas 0.9 and 0.999, epsilon 1e-8, no decay, gradients clipped at 1. */
   public static AdamW withLearningRate(double learningRate) {
     return new AdamW(learningRate, 0.9, 0.999, 1e-8, 0, 1.0);

@@ -48,9 +48,9 @@ public final class BertForQuestionAnswering implements AutoCloseable {
     return parameters;
   }
 
-  /** Eager inference: start and end logits in the workspace, {@code [tokens, 2]}. */
+  /** Eager inference: start and end logits in the workspace, F32 {@code [tokens, 2]}. */
   public Tensor forward(Pass pass) {
-    Tensor logits = pass.workspace().take(pass.tokens(), 2);
+    Tensor logits = pass.workspace().take(DType.F32, pass.tokens(), 2);
     Workspace.Mark mark = pass.workspace().mark();
     qaOutputs.forward(pass, bert.forward(pass).lastHidden(), Epilogue.NONE, logits, 0);
     pass.workspace().release(mark);
@@ -67,29 +67,63 @@ public final class BertForQuestionAnswering implements AutoCloseable {
    */
   public void forwardBackward(Pass pass, int[] starts, int[] ends, Tensor loss) {
     Workspace workspace = pass.workspace();
+    Tensor startsOnDevice = DeviceBatch.upload(workspace, starts);
+    Tensor endsOnDevice = DeviceBatch.upload(workspace, ends);
+    forwardBackward(pass, startsOnDevice, endsOnDevice, null, null, loss);
+  }
+
+  /**
+   * The same with answers on the device.
+   *
+   * @param distillation null, with the targets, for the labels' loss alone
+   */
+  void forwardBackward(
+      Pass pass,
+      Tensor starts,
+      Tensor ends,
+      Distillation distillation,
+      TrainingStep.Targets targets,
+      Tensor loss) {
+    Workspace workspace = pass.workspace();
+    Device device = pass.device();
     BertModel.Saved saved = bert.forward(pass);
-    Tensor logits = workspace.take(pass.tokens(), 2);
+    Tensor logits = workspace.take(DType.F32, pass.tokens(), 2);
     qaOutputs.forward(pass, saved.lastHidden(), Epilogue.NONE, logits, 0);
 
-    Tensor dLogits = workspace.take(pass.tokens(), 2);
-    pass.device()
-        .spanLoss(
-            logits,
-            pass.batch(),
-            DeviceBatch.upload(workspace, starts),
-            DeviceBatch.upload(workspace, ends),
-            dLogits,
-            loss);
+    Tensor dLogits = workspace.take(DType.F32, pass.tokens(), 2);
+    float labelWeight = distillation == null ? 1 : distillation.labelWeight();
+    device.spanLoss(logits, pass.batch(), starts, ends, labelWeight, dLogits, loss);
+    if (distillation != null) {
+      device.distillationLoss(
+          logits,
+          targets.logits(),
+          pass.batch(),
+          distillation.temperature(),
+          distillation.logitWeight(),
+          dLogits,
+          loss);
+    }
     Tensor dHidden = workspace.take(pass.tokens(), config().hiddenSize());
     qaOutputs.backward(pass, saved.lastHidden(), dLogits, 0, dHidden, false);
-    bert.backward(pass, saved, dHidden);
+    if (distillation == null || targets.hidden().isEmpty()) {
+      bert.backward(pass, saved, dHidden);
+      return;
+    }
+    List<Tensor> hidden = targets.hidden();
+    float weight = distillation.hiddenWeight() / hidden.size();
+    bert.backward(
+        pass,
+        saved,
+        dHidden,
+        (layer, out, dOut) ->
+            device.hiddenLoss(out, hidden.get(layer), pass.batch(), weight, dOut, loss));
   }
 
   /** Gives every parameter a gradient and moments of zeros. */
   public void prepareTraining() {
     endTraining();
     trainingPool = device().openPool();
-    parameters().forEach(parameter -> parameter.prepareTraining(trainingPool));
+    Parameter.prepareTraining(trainingPool, parameters());
   }
 
   /** Frees gradients and moments. */

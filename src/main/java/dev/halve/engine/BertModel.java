@@ -86,11 +86,43 @@ public final class BertModel implements AutoCloseable {
     return new Saved(embeddingsSaved, layersSaved, x);
   }
 
+  /** The output of each layer, {@code [tokens, hidden]}, kept in the workspace. */
+  List<Tensor> hiddenStates(Pass pass) {
+    Tensor x = pass.workspace().take(pass.tokens(), config.hiddenSize());
+    embeddings.forward(pass, x);
+    List<Tensor> outputs = new ArrayList<>(layers.size());
+    for (EncoderLayer layer : layers) {
+      Tensor out = pass.workspace().take(pass.tokens(), config.hiddenSize());
+      layer.forward(pass, x, out);
+      outputs.add(out);
+      x = out;
+    }
+    return outputs;
+  }
+
+  /** Adds to the gradient of a layer's output. */
+  @FunctionalInterface
+  interface HiddenGradient {
+    void add(int layer, Tensor out, Tensor dOut);
+  }
+
   /** Adds to every parameter's gradient; consumes {@code dLastHidden [tokens, hidden]}. */
   public void backward(Pass pass, Saved saved, Tensor dLastHidden) {
+    backward(pass, saved, dLastHidden, (layer, out, dOut) -> {});
+  }
+
+  /**
+   * The same where the loss depends on the hidden states of other layers too.
+   *
+   * @param hidden called for every layer, the last one first
+   */
+  void backward(Pass pass, Saved saved, Tensor dLastHidden, HiddenGradient hidden) {
     Tensor dOut = dLastHidden;
     Tensor dX = pass.workspace().take(dLastHidden.shape().extents());
+    Tensor out = saved.lastHidden;
     for (int layer = layers.size() - 1; layer >= 0; layer--) {
+      hidden.add(layer, out, dOut);
+      out = saved.layers.get(layer).attention().x();
       layers.get(layer).backward(pass, saved.layers.get(layer), dOut, dX);
       Tensor next = dOut;
       dOut = dX;

@@ -26,6 +26,19 @@ public interface Device extends AutoCloseable {
   /** Opens an owner of this device's memory. */
   Pool openPool();
 
+  /**
+   * The shape under which this device runs a batch: its own, or a larger one that more batches
+   * share.
+   */
+  default BatchShape shape(BatchShape batch) {
+    return batch;
+  }
+
+  /** Work to be repeated; where a device records nothing, it runs each time. */
+  default Replay openReplay() {
+    return (shape, scalars, work) -> work.run();
+  }
+
   /** Copies host to device, rounding where the floating types differ. */
   void upload(Tensor host, Tensor device);
 
@@ -59,8 +72,10 @@ public interface Device extends AutoCloseable {
 
   /**
    * {@code out = (s - mean) / sqrt(variance + epsilon) * gamma + beta} over each token of {@code s
-   * = x + residual}.
+   * = dropout(x) + residual}.
    *
+   * @param dropout of x, with the token as row and the feature as column; with one, {@code sum} is
+   *     there
    * @param residual {@code [tokens, hidden]}, or null for none
    * @param sum where {@code s} is kept for the backward pass, {@code [tokens, hidden]}, may be
    *     {@code x}; null to keep nothing
@@ -69,6 +84,7 @@ public interface Device extends AutoCloseable {
    */
   void layerNorm(
       Tensor x,
+      Dropout dropout,
       Tensor residual,
       Tensor gamma,
       Tensor beta,
@@ -78,8 +94,13 @@ public interface Device extends AutoCloseable {
       Tensor out);
 
   /**
-   * Writes {@code dSum}, adds to {@code dGamma} and {@code dBeta} (F32 {@code [hidden]}). {@code
-   * dSum} may be {@code dOut}.
+   * Writes {@code dSum}, the gradient of the residual, and {@code dX}; adds to {@code dGamma} and
+   * {@code dBeta} (F32 {@code [hidden]}). {@code dSum} or {@code dX} may be {@code dOut}.
+   *
+   * @param dX {@code dropout(dSum)}, the gradient of {@code x}; null without dropout, when {@code
+   *     dSum} is that
+   * @param dBias F32 {@code [hidden]}: the sum over tokens of the gradient of {@code x} is added to
+   *     it, as to the bias of the product that made {@code x}; may be null
    */
   void layerNormBackward(
       Tensor sum,
@@ -87,23 +108,31 @@ public interface Device extends AutoCloseable {
       Tensor gamma,
       Tensor dOut,
       Tensor dSum,
+      Dropout dropout,
+      Tensor dX,
       Tensor dGamma,
-      Tensor dBeta);
+      Tensor dBeta,
+      Tensor dBias);
 
   /**
    * {@code y[:, column : column + out] = epilogue(x · weightᵀ + bias)}.
    *
    * @param x {@code [tokens, in]}
    * @param bias {@code [out]}
-   * @param y {@code [tokens, width]} with {@code column + out <= width}
+   * @param y {@code [tokens, width]} with {@code column + out <= width}; F32 for a head of two
+   *     outputs
    */
   void linear(Tensor x, Weight weight, Tensor bias, Epilogue epilogue, Tensor y, int column);
 
   /**
    * The gradients of {@link #linear} without epilogue: adds to {@code dWeight} (F32 {@code [out,
    * in]}) and {@code dBias} (F32 {@code [out]}); writes {@code dX [tokens, in]}, or adds to it.
+   * {@code dWeight} may be made later than what is queued next: until the next call of this, of
+   * {@link #linearsBackward}, {@link #embedBackward}, {@link #adamW} or a copy, {@code x} and
+   * {@code dY} have to stay as they are.
    *
    * @param dY {@code [tokens, width]}, read in columns {@code [column, column + out)}
+   * @param dBias null where it has been added to already
    * @param dX null where the input needs no gradient
    * @param addToInput whether {@code dX} is added to
    */
@@ -117,11 +146,38 @@ public interface Device extends AutoCloseable {
       Tensor dX,
       boolean addToInput);
 
+  /**
+   * Products of one input, {@code y = [x · weight0ᵀ + bias0, x · weight1ᵀ + bias1, ...]}. A device
+   * may take layers that lie side by side in memory as one.
+   */
+  default void linears(Tensor x, List<Linear> linears, Tensor y) {
+    int column = 0;
+    for (Linear each : linears) {
+      linear(x, each.weight(), each.bias().compute(), Epilogue.NONE, y, column);
+      column += each.out();
+    }
+  }
+
+  /** The gradients of {@link #linears}; adds to {@code dX}. */
+  default void linearsBackward(Tensor x, List<Linear> linears, Tensor dY, Tensor dX) {
+    int column = 0;
+    for (Linear each : linears) {
+      Tensor dWeight = each.weightGradient();
+      linearBackward(x, each.weight(), dY, column, dWeight, each.bias().gradient(), dX, true);
+      column += each.out();
+    }
+  }
+
   /** {@code y = gelu(x)}, the erf form; {@code y} may be {@code x}. */
   void gelu(Tensor x, Tensor y);
 
-  /** {@code dX = dY * gelu'(x)}; {@code dX} may be {@code dY}. */
-  void geluBackward(Tensor x, Tensor dY, Tensor dX);
+  /**
+   * {@code dX = dY * gelu'(x)}; {@code dX} may be {@code dY}.
+   *
+   * @param dBias F32 {@code [features]}: the sum over tokens of {@code dX} is added to it, as to
+   *     the bias of the product that made {@code x}; may be null
+   */
+  void geluBackward(Tensor x, Tensor dY, Tensor dX, Tensor dBias);
 
   /**
    * {@code y = dropout(x)} with the token as row and the feature as column; its own backward.
@@ -161,19 +217,69 @@ public interface Device extends AutoCloseable {
    * The question-answering loss: the mean over rows of the cross entropies of start and end,
    * halved, each over the tokens of its row.
    *
-   * @param logits {@code [tokens, 2]}: start and end
-   * @param starts I32 {@code [rows]}, positions within the row; one at or past the row's end counts
-   *     nothing, as do its row's in the mean
-   * @param dLogits {@code [tokens, 2]}, the gradient of the loss
-   * @param loss F32 {@code [1]}, added to
+   * @param logits F32 {@code [tokens, 2]}: start and end
+   * @param starts I32 {@code [rows]}, positions within the row; one outside the row counts nothing,
+   *     as does its row in the mean
+   * @param weight of the loss
+   * @param dLogits F32 {@code [tokens, 2]}, the gradient of the weighted loss
+   * @param loss F32 {@code [1]}, the weighted loss is added to it
    */
   void spanLoss(
-      Tensor logits, DeviceBatch batch, Tensor starts, Tensor ends, Tensor dLogits, Tensor loss);
+      Tensor logits,
+      DeviceBatch batch,
+      Tensor starts,
+      Tensor ends,
+      float weight,
+      Tensor dLogits,
+      Tensor loss);
+
+  /**
+   * The loss of a question-answering student against its teacher: the Kullback-Leibler divergence
+   * of the student's distributions over the tokens of a row from the teacher's, logits divided by
+   * the temperature, times its square; halved over start and end, averaged over the batch's rows.
+   *
+   * @param logits F32 {@code [tokens, 2]}
+   * @param teacher F32 {@code [tokens, 2]}
+   * @param dLogits F32 {@code [tokens, 2]}, the gradient of the weighted loss is added to it
+   * @param loss F32 {@code [1]}, the weighted loss is added to it
+   */
+  void distillationLoss(
+      Tensor logits,
+      Tensor teacher,
+      DeviceBatch batch,
+      float temperature,
+      float weight,
+      Tensor dLogits,
+      Tensor loss);
+
+  /**
+   * The loss of hidden states against the teacher's: {@code sum((student - teacher)^2) /
+   * sum(teacher^2)} over the batch's own tokens.
+   *
+   * @param dStudent {@code [tokens, hidden]}, the gradient of the weighted loss is added to it
+   * @param loss F32 {@code [1]}, the weighted loss is added to it
+   */
+  void hiddenLoss(
+      Tensor student,
+      Tensor teacher,
+      DeviceBatch batch,
+      float weight,
+      Tensor dStudent,
+      Tensor loss);
+
+  /**
+   * Chooses a 2:4 mask: of each four weights along the input the two of the largest magnitude, the
+   * first among equals.
+   *
+   * @param weight F32 {@code [out, in]}, in a multiple of 4
+   * @param mask U8 {@code [out, in]}, 1 keeps
+   */
+  void chooseMask(Tensor weight, Tensor mask);
 
   /**
    * One optimizer step over all parameters: clips the global norm, updates moments and values,
-   * holds masked elements and their moments at exactly zero, rounds the compute copies, and sets
-   * the gradients to zero.
+   * holds masked elements and their moments at exactly zero (or lets them fade: {@link
+   * AdamW#maskedKeep}), rounds the compute copies, and sets the gradients to zero.
    *
    * @param step counts from 1
    * @param norm F32 {@code [1]}: the gradients' global L2 norm before clipping (masked elements

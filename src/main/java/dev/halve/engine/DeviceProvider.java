@@ -22,6 +22,11 @@ public interface DeviceProvider {
    */
   Device open(int index);
 
+  /** Opens a device of a type that trains: where half precision overflows, another. */
+  default Device openForTraining(int index) {
+    return open(index);
+  }
+
   /**
    * One device, library or instruction set that was looked for.
    *

@@ -4,6 +4,7 @@ import dev.halve.core.HalveException;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.ServiceLoader;
+import java.util.function.BiFunction;
 
 /** The devices of this machine. */
 public final class Devices {
@@ -16,10 +17,19 @@ public final class Devices {
    *     GPU that works, else the CPU
    */
   public static Device open(String name) {
+    return open(name, DeviceProvider::open);
+  }
+
+  /** Opens a device by name, to train on. */
+  public static Device openForTraining(String name) {
+    return open(name, DeviceProvider::openForTraining);
+  }
+
+  private static Device open(String name, BiFunction<DeviceProvider, Integer, Device> opener) {
     if (name.equals("auto")) {
       boolean gpu =
           discover().stream().anyMatch(found -> found.name().equals("cuda:0") && found.available());
-      return open(gpu ? "cuda:0" : "cpu");
+      return open(gpu ? "cuda:0" : "cpu", opener);
     }
     int colon = name.indexOf(':');
     String kind = colon < 0 ? name : name.substring(0, colon);
@@ -35,7 +45,7 @@ public final class Devices {
     List<String> kinds = new ArrayList<>();
     for (DeviceProvider provider : ServiceLoader.load(DeviceProvider.class)) {
       if (provider.kind().equals(kind)) {
-        return provider.open(index);
+        return opener.apply(provider, index);
       }
       kinds.add(provider.kind());
     }

@@ -11,11 +11,13 @@ package dev.halve.engine;
  * integer hash (Ettinger, 2018).
  *
  * @param probability of dropping, in [0, 1)
- * @param seed of this use of dropout in this step
+ * @param stepSeed of this step
+ * @param site of this use of dropout in the step: places are numbered in the order in which they
+ *     run
  */
-public record Dropout(float probability, int seed) {
+public record Dropout(float probability, int stepSeed, int site) {
   /** Keeps everything. */
-  public static final Dropout NONE = new Dropout(0, 0);
+  public static final Dropout NONE = new Dropout(0, 0, 0);
 
   public static final int COLUMN_STRIDE = 0x9E3779B9;
 
@@ -39,9 +41,14 @@ public record Dropout(float probability, int seed) {
     return 1 / (1 - probability);
   }
 
+  /** The seed of the formula above. */
+  public int seed() {
+    return mix(stepSeed + mix(site));
+  }
+
   /** The part of the hash that a row's elements share. */
   public int rowKey(int row) {
-    return mix(row ^ seed);
+    return mix(row ^ seed());
   }
 
   public boolean keeps(int row, int column) {

@@ -62,7 +62,8 @@ public final class Embeddings {
     Workspace.Mark mark = pass.workspace().mark();
     Tensor sum = pass.workspace().take(out.shape().extents());
     pass.device().embed(pass.batch(), word.compute(), position.compute(), type.compute(), sum);
-    Saved saved = new Saved(norm.forward(pass, sum, null, out), pass.nextDropout(dropout));
+    Saved saved =
+        new Saved(norm.forward(pass, sum, Dropout.NONE, null, out), pass.nextDropout(dropout));
     if (!saved.dropout.isNone()) {
       pass.device().dropout(out, saved.dropout, out);
     }
@@ -77,7 +78,7 @@ public final class Embeddings {
     if (!saved.dropout.isNone()) {
       pass.device().dropout(dOut, saved.dropout, dOut);
     }
-    norm.backward(pass, saved.norm, dOut, dOut);
+    norm.backward(pass, saved.norm, Dropout.NONE, null, dOut, dOut);
     pass.device()
         .embedBackward(pass.batch(), dOut, word.gradient(), position.gradient(), type.gradient());
   }

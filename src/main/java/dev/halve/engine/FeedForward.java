@@ -67,26 +67,18 @@ public final class FeedForward implements AutoCloseable {
     Tensor dense = workspace.take(pass.tokens(), output.out());
     output.forward(pass, activated, Epilogue.NONE, dense, 0);
     Dropout here = pass.nextDropout(dropout);
-    if (!here.isNone()) {
-      pass.device().dropout(dense, here, dense);
-    }
-    return new Saved(x, inner, activated, here, norm.forward(pass, dense, x, out));
+    return new Saved(x, inner, activated, here, norm.forward(pass, dense, here, x, out));
   }
 
   /** Writes {@code dX}; consumes {@code dOut}. */
   void backward(Pass pass, Saved saved, Tensor dOut, Tensor dX) {
     Workspace workspace = pass.workspace();
     Workspace.Mark mark = workspace.mark();
-    norm.backward(pass, saved.norm, dOut, dX);
-    Tensor dDense = dX;
-    if (!saved.dropout.isNone()) {
-      dDense = dOut;
-      pass.device().dropout(dX, saved.dropout, dDense);
-    }
+    Tensor dDense = norm.backward(pass, saved.norm, saved.dropout, output, dOut, dX);
     Tensor dInner = workspace.take(pass.tokens(), intermediate.out());
-    output.backward(pass, saved.activated, dDense, 0, dInner, false);
-    pass.device().geluBackward(saved.inner, dInner, dInner);
-    intermediate.backward(pass, saved.x, dInner, 0, dX, true);
+    output.backwardWithoutBias(pass, saved.activated, dDense, dInner, false);
+    pass.device().geluBackward(saved.inner, dInner, dInner, intermediate.bias().gradient());
+    intermediate.backwardWithoutBias(pass, saved.x, dInner, dX, true);
     workspace.release(mark);
   }
 

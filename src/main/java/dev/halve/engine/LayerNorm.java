@@ -45,21 +45,28 @@ public final class LayerNorm {
   }
 
   /**
-   * Writes {@code out}. In training {@code x} becomes the sum, which is kept; the residual may be
-   * null.
+   * Writes {@code out}, the norm of {@code dropout(x) + residual}. In training {@code x} becomes
+   * the sum, which is kept; the residual may be null.
    */
-  Saved forward(Pass pass, Tensor x, Tensor residual, Tensor out) {
+  Saved forward(Pass pass, Tensor x, Dropout dropout, Tensor residual, Tensor out) {
     Tensor statistics = pass.training() ? pass.workspace().take(DType.F32, pass.tokens(), 2) : null;
     Tensor sum = pass.training() ? x : null;
     pass.device()
-        .layerNorm(x, residual, weight.compute(), bias.compute(), epsilon, sum, statistics, out);
+        .layerNorm(
+            x, dropout, residual, weight.compute(), bias.compute(), epsilon, sum, statistics, out);
     return new Saved(sum, statistics);
   }
 
   /**
-   * Writes {@code dSum}, the gradient of both {@code x} and the residual; it may be {@code dOut}.
+   * Writes {@code dSum}, the gradient of the residual, and consumes {@code dOut}.
+   *
+   * @param producer the layer that made {@code x}, whose bias gets its gradient here; may be null
+   * @return the gradient of {@code x}: in the place of {@code dOut} with dropout, {@code dSum}
+   *     without
    */
-  void backward(Pass pass, Saved saved, Tensor dOut, Tensor dSum) {
+  Tensor backward(
+      Pass pass, Saved saved, Dropout dropout, Linear producer, Tensor dOut, Tensor dSum) {
+    Tensor dX = dropout.isNone() ? null : dOut;
     pass.device()
         .layerNormBackward(
             saved.sum,
@@ -67,7 +74,11 @@ public final class LayerNorm {
             weight.compute(),
             dOut,
             dSum,
+            dropout,
+            dX,
             weight.gradient(),
-            bias.gradient());
+            bias.gradient(),
+            producer == null ? null : producer.bias().gradient());
+    return dX == null ? dSum : dX;
   }
 }

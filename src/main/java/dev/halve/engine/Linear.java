@@ -6,6 +6,8 @@ import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.core.sparsify.Sparsifiable;
 import java.lang.foreign.Arena;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.function.Consumer;
 
 /**
@@ -33,6 +35,56 @@ public final class Linear implements Sparsifiable, AutoCloseable {
     this.weight =
         new Weight.Dense(Parameter.allocate(device, weightPool, name + ".weight", out, in));
     this.bias = Parameter.allocate(device, pool, name + ".bias", out);
+  }
+
+  private Linear(Device device, Pool weightPool, String name, Parameter weight, Parameter bias) {
+    this.device = device;
+    this.name = name;
+    this.weightPool = weightPool;
+    this.weight = new Weight.Dense(weight);
+    this.bias = bias;
+  }
+
+  /**
+   * Layers of zeros for one input, whose weights and biases lie one after another in memory, so
+   * that a device may multiply them as one.
+   */
+  static List<Linear> sideBySide(Device device, Pool pool, List<String> names, int in, int out) {
+    Pool weightPool = new SharedPool(device.openPool(), names.size());
+    List<String> weightNames = names.stream().map(name -> name + ".weight").toList();
+    List<String> biasNames = names.stream().map(name -> name + ".bias").toList();
+    List<Parameter> weights =
+        Parameter.allocateSideBySide(device, weightPool, weightNames, out, in);
+    List<Parameter> biases = Parameter.allocateSideBySide(device, pool, biasNames, out);
+    List<Linear> linears = new ArrayList<>(names.size());
+    for (int i = 0; i < names.size(); i++) {
+      linears.add(new Linear(device, weightPool, names.get(i), weights.get(i), biases.get(i)));
+    }
+    return List.copyOf(linears);
+  }
+
+  /** Memory that several layers hold, freed when the last lets go of it. */
+  private static final class SharedPool implements Pool {
+    private final Pool pool;
+    private int holders;
+
+    SharedPool(Pool pool, int holders) {
+      this.pool = pool;
+      this.holders = holders;
+    }
+
+    @Override
+    public Tensor allocate(DType dtype, long... extents) {
+      return pool.allocate(dtype, extents);
+    }
+
+    @Override
+    public void close() {
+      holders--;
+      if (holders == 0) {
+        pool.close();
+      }
+    }
   }
 
   /**
@@ -80,12 +132,16 @@ public final class Linear implements Sparsifiable, AutoCloseable {
   }
 
   void eachParameter(Consumer<Parameter> action) {
+    eachWeight(action);
+    action.accept(bias);
+  }
+
+  void eachWeight(Consumer<Parameter> action) {
     switch (weight) {
       case Weight.Dense(Parameter parameter) -> action.accept(parameter);
       case Weight.Masked(Parameter parameter) -> action.accept(parameter);
       case Weight.Compressed compressed -> {}
     }
-    action.accept(bias);
   }
 
   /** The dense weight's parameter. */
@@ -98,6 +154,16 @@ public final class Linear implements Sparsifiable, AutoCloseable {
               name
                   + ".weight is compressed, for inference only; decompress the model to change it");
     };
+  }
+
+  /** F32 {@code [out, in]}; null unless prepared for training. */
+  Tensor weightGradient() {
+    return parameter().gradient();
+  }
+
+  /** Chooses the 2:4 mask of a masked weight anew, by magnitude. */
+  public void chooseMask() {
+    device.chooseMask(parameter().value(), parameter().mask());
   }
 
   /** A host copy of the weight, F32 {@code [out, in]}, whatever its kind. */
@@ -251,6 +317,11 @@ public final class Linear implements Sparsifiable, AutoCloseable {
     pass.device()
         .linearBackward(
             x, weight, dY, column, parameter().gradient(), bias.gradient(), dX, addToInput);
+  }
+
+  /** The same where the bias has its gradient from elsewhere. */
+  void backwardWithoutBias(Pass pass, Tensor x, Tensor dY, Tensor dX, boolean addToInput) {
+    pass.device().linearBackward(x, weight, dY, 0, parameter().gradient(), null, dX, addToInput);
   }
 
   @Override

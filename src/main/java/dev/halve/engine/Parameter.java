@@ -2,6 +2,8 @@ package dev.halve.engine;
 
 import dev.halve.core.DType;
 import dev.halve.core.Tensor;
+import java.util.ArrayList;
+import java.util.List;
 
 /**
  * A trained tensor under its Hugging Face name.
@@ -35,6 +37,27 @@ public final class Parameter {
             ? value
             : pool.allocate(device.computeType(), extents);
     return new Parameter(name, value, compute);
+  }
+
+  /**
+   * Parameters of zeros of one shape, one after another in memory.
+   *
+   * @param extents of each; the outermost counts its rows
+   */
+  static List<Parameter> allocateSideBySide(
+      Device device, Pool pool, List<String> names, long... extents) {
+    long[] together = extents.clone();
+    together[0] *= names.size();
+    Tensor values = pool.allocate(DType.F32, together);
+    Tensor computes =
+        device.computeType() == DType.F32 ? values : pool.allocate(device.computeType(), together);
+    List<Parameter> parameters = new ArrayList<>(names.size());
+    for (int i = 0; i < names.size(); i++) {
+      Tensor value = values.rows(i * extents[0], extents[0]);
+      Tensor compute = computes == values ? value : computes.rows(i * extents[0], extents[0]);
+      parameters.add(new Parameter(names.get(i), value, compute));
+    }
+    return parameters;
   }
 
   public String name() {
@@ -77,9 +100,35 @@ public final class Parameter {
 
   /** Gives the parameter a gradient and moments of zeros. */
   public void prepareTraining(Pool pool) {
-    gradient = pool.allocate(value.dtype(), value.shape().extents());
-    firstMoment = pool.allocate(value.dtype(), value.shape().extents());
-    secondMoment = pool.allocate(value.dtype(), value.shape().extents());
+    prepareTraining(pool, List.of(this));
+  }
+
+  /**
+   * Gives parameters gradients and moments of zeros, one after another in memory, each from a
+   * multiple of {@link Tensor#ALIGNMENT}.
+   */
+  static void prepareTraining(Pool pool, List<Parameter> parameters) {
+    long elements = 0;
+    for (Parameter each : parameters) {
+      elements += aligned(each.value.elements());
+    }
+    Tensor gradients = pool.allocate(DType.F32, elements);
+    Tensor firstMoments = pool.allocate(DType.F32, elements);
+    Tensor secondMoments = pool.allocate(DType.F32, elements);
+    long from = 0;
+    for (Parameter each : parameters) {
+      long count = each.value.elements();
+      long[] extents = each.value.shape().extents();
+      each.gradient = gradients.rows(from, count).reshape(extents);
+      each.firstMoment = firstMoments.rows(from, count).reshape(extents);
+      each.secondMoment = secondMoments.rows(from, count).reshape(extents);
+      from += aligned(count);
+    }
+  }
+
+  private static long aligned(long elements) {
+    long step = Tensor.ALIGNMENT / DType.F32.bytes();
+    return (elements + step - 1) / step * step;
   }
 
   /** Forgets the gradient and the moments; their pool frees them. */

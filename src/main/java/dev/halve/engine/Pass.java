@@ -23,11 +23,21 @@ public final class Pass {
     return new Pass(workspace, DeviceBatch.upload(workspace, batch), false, 0);
   }
 
+  /** An inference pass over a batch that is on the device already. */
+  public static Pass inference(Workspace workspace, DeviceBatch batch) {
+    return new Pass(workspace, batch, false, 0);
+  }
+
   /**
    * @param seed of this step; the same seed drops the same elements
    */
   public static Pass training(Workspace workspace, PackedBatch batch, int seed) {
-    return new Pass(workspace, DeviceBatch.upload(workspace, batch), true, seed);
+    return training(workspace, DeviceBatch.upload(workspace, batch), seed);
+  }
+
+  /** A training pass over a batch that is on the device already. */
+  public static Pass training(Workspace workspace, DeviceBatch batch, int seed) {
+    return new Pass(workspace, batch, true, seed);
   }
 
   public Device device() {
@@ -56,8 +66,6 @@ public final class Pass {
    */
   Dropout nextDropout(float probability) {
     site++;
-    return training && probability > 0
-        ? new Dropout(probability, Dropout.mix(seed + Dropout.mix(site)))
-        : Dropout.NONE;
+    return training && probability > 0 ? new Dropout(probability, seed, site) : Dropout.NONE;
   }
 }

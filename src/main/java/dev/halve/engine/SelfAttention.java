@@ -2,6 +2,7 @@ package dev.halve.engine;
 
 import dev.halve.core.DType;
 import dev.halve.core.Tensor;
+import java.util.List;
 import java.util.function.Consumer;
 
 /**
@@ -9,9 +10,9 @@ import java.util.function.Consumer;
  * {@code out = norm(x + dropout(output(attention(x))))}, all {@code [tokens, hidden]}.
  */
 public final class SelfAttention implements AutoCloseable {
-  private final Linear query;
-  private final Linear key;
-  private final Linear value;
+  /** Of query, key and value. */
+  private final List<Linear> projections;
+
   private final Linear output;
   private final LayerNorm norm;
   private final BertConfig config;
@@ -34,9 +35,13 @@ public final class SelfAttention implements AutoCloseable {
 
   SelfAttention(Device device, Pool pool, String name, BertConfig config) {
     int hidden = config.hiddenSize();
-    this.query = new Linear(device, pool, name + ".self.query", hidden, hidden);
-    this.key = new Linear(device, pool, name + ".self.key", hidden, hidden);
-    this.value = new Linear(device, pool, name + ".self.value", hidden, hidden);
+    this.projections =
+        Linear.sideBySide(
+            device,
+            pool,
+            List.of(name + ".self.query", name + ".self.key", name + ".self.value"),
+            hidden,
+            hidden);
     this.output = new Linear(device, pool, name + ".output.dense", hidden, hidden);
     this.norm =
         new LayerNorm(device, pool, name + ".output.LayerNorm", hidden, config.layerNormEps());
@@ -44,15 +49,15 @@ public final class SelfAttention implements AutoCloseable {
   }
 
   public Linear query() {
-    return query;
+    return projections.get(0);
   }
 
   public Linear key() {
-    return key;
+    return projections.get(1);
   }
 
   public Linear value() {
-    return value;
+    return projections.get(2);
   }
 
   public Linear output() {
@@ -64,14 +69,16 @@ public final class SelfAttention implements AutoCloseable {
   }
 
   void eachLinear(Consumer<Linear> action) {
-    action.accept(query);
-    action.accept(key);
-    action.accept(value);
+    projections.forEach(action);
     action.accept(output);
   }
 
   void eachParameter(Consumer<Parameter> action) {
-    eachLinear(linear -> linear.eachParameter(action));
+    // The weights of query, key and value side by side, and their biases: so do their gradients
+    // lie.
+    projections.forEach(linear -> linear.eachWeight(action));
+    projections.forEach(linear -> action.accept(linear.bias()));
+    output.eachParameter(action);
     norm.eachParameter(action);
   }
 
@@ -79,9 +86,7 @@ public final class SelfAttention implements AutoCloseable {
     Workspace workspace = pass.workspace();
     int hidden = config.hiddenSize();
     Tensor qkv = workspace.take(pass.tokens(), 3L * hidden);
-    query.forward(pass, x, Epilogue.NONE, qkv, 0);
-    key.forward(pass, x, Epilogue.NONE, qkv, hidden);
-    value.forward(pass, x, Epilogue.NONE, qkv, 2 * hidden);
+    pass.device().linears(x, projections, qkv);
 
     Tensor logSumExp =
         pass.training()
@@ -96,10 +101,7 @@ public final class SelfAttention implements AutoCloseable {
     Tensor dense = workspace.take(pass.tokens(), hidden);
     output.forward(pass, context, Epilogue.NONE, dense, 0);
     Dropout outputDropout = pass.nextDropout(config.hiddenDropoutProb());
-    if (!outputDropout.isNone()) {
-      pass.device().dropout(dense, outputDropout, dense);
-    }
-    LayerNorm.Saved normSaved = norm.forward(pass, dense, x, out);
+    LayerNorm.Saved normSaved = norm.forward(pass, dense, outputDropout, x, out);
     return new Saved(x, qkv, probabilityDropout, logSumExp, context, outputDropout, normSaved);
   }
 
@@ -110,14 +112,9 @@ public final class SelfAttention implements AutoCloseable {
     int hidden = config.hiddenSize();
 
     // The norm's sum has two summands: the residual x, and the block's output.
-    norm.backward(pass, saved.norm, dOut, dX);
-    Tensor dDense = dX;
-    if (!saved.outputDropout.isNone()) {
-      dDense = dOut;
-      pass.device().dropout(dX, saved.outputDropout, dDense);
-    }
+    Tensor dDense = norm.backward(pass, saved.norm, saved.outputDropout, output, dOut, dX);
     Tensor dContext = workspace.take(pass.tokens(), hidden);
-    output.backward(pass, saved.context, dDense, 0, dContext, false);
+    output.backwardWithoutBias(pass, saved.context, dDense, dContext, false);
 
     Tensor dQkv = workspace.take(pass.tokens(), 3L * hidden);
     pass.device()
@@ -130,9 +127,7 @@ public final class SelfAttention implements AutoCloseable {
             saved.context,
             dContext,
             dQkv);
-    query.backward(pass, saved.x, dQkv, 0, dX, true);
-    key.backward(pass, saved.x, dQkv, hidden, dX, true);
-    value.backward(pass, saved.x, dQkv, 2 * hidden, dX, true);
+    pass.device().linearsBackward(saved.x, projections, dQkv, dX);
     workspace.release(mark);
   }
 

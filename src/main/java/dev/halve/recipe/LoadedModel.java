@@ -1,6 +1,7 @@
 package dev.halve.recipe;
 
 import dev.halve.core.DType;
+import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.core.sparse.SparsityPattern;
@@ -62,6 +63,24 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
           linear.setMask(twoOfFour ? keptPlaces(arena, weight) : nonzeros(arena, weight));
         }
       }
+    }
+  }
+
+  /** The same where masks are chosen in training: 2:4 by magnitude, the weights as they are. */
+  void maskByMagnitude() {
+    for (Linear linear : model.bert().linears()) {
+      if (linear.in() % 4 != 0) {
+        throw new HalveException(
+            "%s.weight: %s cannot be 2:4; only masks that are fixed from the start leave it dense"
+                .formatted(linear.name(), linear.weight().shape()));
+      }
+      if (linear.weight() instanceof Weight.Compressed) {
+        linear.toDense();
+      }
+      try (Arena arena = Arena.ofConfined()) {
+        linear.setMask(Tensor.allocate(arena, DType.U8, linear.weight().shape().extents()));
+      }
+      linear.chooseMask();
     }
   }
 

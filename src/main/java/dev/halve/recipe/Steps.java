@@ -65,6 +65,40 @@ public final class Steps {
       Path out,
       boolean resume,
       Progress progress) {
+    return train(
+        model,
+        device,
+        data,
+        features,
+        training,
+        RecoverySettings.PLAIN,
+        null,
+        out,
+        resume,
+        progress);
+  }
+
+  /**
+   * The same, and more to bring a pruned model back.
+   *
+   * @param recovery where it chooses masks, the model is the dense one
+   * @param teacher the dense model that the recovery learns from, fine-tuned on such questions;
+   *     null where it learns from none
+   */
+  public static Trained train(
+      String model,
+      String device,
+      DataSettings data,
+      FeatureSettings features,
+      TrainingSettings training,
+      RecoverySettings recovery,
+      String teacher,
+      Path out,
+      boolean resume,
+      Progress progress) {
+    if (recovery.distils() && teacher == null) {
+      throw new HalveException("distillation needs a dense model to learn from; name the teacher");
+    }
     Path checkpoint = out.resolve("checkpoint.safetensors");
     if (Files.exists(checkpoint) && !resume) {
       throw new HalveException(
@@ -74,12 +108,12 @@ public final class Steps {
               + checkpoint);
     }
     Output.require(out);
-    TrainingRun run = new TrainingRun("train", model, training, checkpoint, out);
+    TrainingRun run = new TrainingRun("train", model, training, recovery, teacher, checkpoint, out);
     if (!resume) {
       run.forget();
     }
     SquadDataset questions = QuestionData.train(data, progress);
-    try (Device opened = Devices.open(device)) {
+    try (Device opened = Devices.openForTraining(device)) {
       return run.run(
           opened,
           tokenizer ->

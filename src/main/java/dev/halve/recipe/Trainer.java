@@ -5,12 +5,14 @@ import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.engine.AdamW;
 import dev.halve.engine.BertForQuestionAnswering;
-import dev.halve.engine.Pass;
+import dev.halve.engine.Linear;
 import dev.halve.engine.Pool;
-import dev.halve.engine.Workspace;
+import dev.halve.engine.StepScalars;
+import dev.halve.engine.TrainingStep;
 import dev.halve.report.LossCurve;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
 import java.util.concurrent.CompletableFuture;
@@ -26,6 +28,9 @@ import java.util.concurrent.Executors;
 public final class Trainer {
   private final BertForQuestionAnswering model;
   private final TrainingSettings settings;
+  private final RecoverySettings recovery;
+  private final BertForQuestionAnswering teacher;
+  private final int maxTokens;
   private final TrainingOrder order;
   private final int totalSteps;
   private final List<LossCurve.Point> loss;
@@ -48,11 +53,35 @@ public final class Trainer {
       List<TrainingRow> rows,
       TrainingSettings settings,
       TrainingState from) {
+    this(model, rows, settings, RecoverySettings.PLAIN, null, from);
+  }
+
+  /**
+   * @param recovery what else is done to bring a pruned model back; to choose masks, every encoder
+   *     weight has one
+   * @param teacher the dense model, on the same device; null where the recovery does not distil
+   */
+  public Trainer(
+      BertForQuestionAnswering model,
+      List<TrainingRow> rows,
+      TrainingSettings settings,
+      RecoverySettings recovery,
+      BertForQuestionAnswering teacher,
+      TrainingState from) {
     if (rows.isEmpty()) {
       throw new HalveException("there are no questions to train on");
     }
     this.model = model;
     this.settings = settings;
+    this.recovery = recovery;
+    this.teacher = teacher;
+    this.maxTokens =
+        rows.stream()
+            .map(row -> row.tokenIds().length)
+            .sorted(Comparator.reverseOrder())
+            .limit(settings.batchSize())
+            .mapToInt(Integer::intValue)
+            .sum();
     this.order = new TrainingOrder(rows, settings.batchSize(), settings.seed());
     this.totalSteps =
         settings.maxSteps() > 0
@@ -106,10 +135,9 @@ public final class Trainer {
     ExecutorService ahead =
         Executors.newSingleThreadExecutor(
             Thread.ofPlatform().daemon().name("next-batch").factory());
-    try (Workspace workspace = new Workspace(model.device());
-        Pool pool = model.device().openPool()) {
-      Tensor lossOnDevice = BertForQuestionAnswering.newLoss(pool);
-      Tensor norm = pool.allocate(DType.F32, 1);
+    try (Pool pool = model.device().openPool();
+        TrainingStep trainingStep = openStep(pool)) {
+      Tensor lossOnDevice = trainingStep.loss();
       setLoss(lossOnDevice, lossSum);
       CompletableFuture<TrainingOrder.Batch> next = prepare(step + 1, ahead);
       long kept = System.nanoTime();
@@ -118,7 +146,7 @@ public final class Trainer {
         if (step + 2 <= totalSteps) {
           next = prepare(step + 2, ahead);
         }
-        step(workspace, batch, lossOnDevice, norm);
+        step(trainingStep, batch);
         log(lossOnDevice, stage);
         boolean stop = progress.stopRequested();
         boolean due = System.nanoTime() - kept >= settings.checkpointSeconds() * 1_000_000_000L;
@@ -154,12 +182,20 @@ public final class Trainer {
     }
   }
 
-  private void step(
-      Workspace workspace, TrainingOrder.Batch batch, Tensor lossOnDevice, Tensor norm) {
+  private TrainingStep openStep(Pool pool) {
+    return new TrainingStep(
+        model,
+        recovery.distils() ? recovery.distillation(teacher) : null,
+        BertForQuestionAnswering.newLoss(pool),
+        maxTokens,
+        settings.batchSize());
+  }
+
+  private void step(TrainingStep trainingStep, TrainingOrder.Batch batch) {
     step++;
-    workspace.reset();
-    Pass pass = Pass.training(workspace, batch.packed(), order.dropoutSeed(step));
-    model.forwardBackward(pass, batch.starts(), batch.ends(), lossOnDevice);
+    if (recovery.choosesMasksBefore(step, totalSteps)) {
+      model.bert().linears().forEach(Linear::chooseMask);
+    }
     AdamW optimizer =
         new AdamW(
             learningRate(settings, step, totalSteps),
@@ -167,8 +203,13 @@ public final class Trainer {
             0.999,
             1e-8,
             settings.weightDecay(),
-            settings.maxGradNorm());
-    model.device().adamW(model.parameters(), optimizer, step, norm);
+            settings.maxGradNorm(),
+            recovery.maskedKeep(step, totalSteps));
+    trainingStep.run(
+        batch.packed(),
+        batch.starts(),
+        batch.ends(),
+        new StepScalars(order.dropoutSeed(step), optimizer, step));
     tokens += batch.packed().tokens();
   }
 

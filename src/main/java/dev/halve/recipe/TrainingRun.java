@@ -21,16 +21,26 @@ import tools.jackson.databind.JsonNode;
  * One training of a stored model into a folder, gone on with where a checkpoint of it is there.
  *
  * @param stage {@code fine-tune}, {@code retrain}, {@code train}
+ * @param recovery what is done beside training under the masks
+ * @param teacher the dense model that the recovery learns from; null where it learns from none
  * @param checkpoint where to keep it while it runs
  * @param folder where the trained model goes
  */
 record TrainingRun(
-    String stage, String model, TrainingSettings settings, Path checkpoint, Path folder) {
+    String stage,
+    String model,
+    TrainingSettings settings,
+    RecoverySettings recovery,
+    String teacher,
+    Path checkpoint,
+    Path folder) {
   /** What a checkpoint says of its run. */
   record Kept(
       String stage,
       String model,
       TrainingSettings settings,
+      RecoverySettings recovery,
+      String teacher,
       long rows,
       double seconds,
       TrainingState state) {}
@@ -55,12 +65,19 @@ record TrainingRun(
    * @throws HalveException if the checkpoint is of another training
    */
   Steps.Trained run(Device device, Rows rows, Progress progress) {
-    try (LoadedModel loaded = LoadedModel.open(model, device, settings.seed(), progress)) {
-      loaded.mask();
+    try (LoadedModel loaded = LoadedModel.open(model, device, settings.seed(), progress);
+        LoadedModel dense =
+            recovery.distils() ? LoadedModel.open(teacher, device, 0, progress) : null) {
+      if (recovery.choosesMasks()) {
+        loaded.maskByMagnitude();
+      } else {
+        loaded.mask();
+      }
       List<TrainingRow> training = rows.of(loaded.tokenizer());
       long fingerprint =
           new TrainingOrder(training, settings.batchSize(), settings.seed()).fingerprint();
-      Kept fresh = new Kept(stage, model, settings, fingerprint, 0, TrainingState.START);
+      Kept fresh =
+          new Kept(stage, model, settings, recovery, teacher, fingerprint, 0, TrainingState.START);
       Optional<Steps.Trained> finished = finished(fresh);
       if (finished.isPresent()) {
         return finished.get();
@@ -69,7 +86,14 @@ record TrainingRun(
       if (kept == fresh) {
         loaded.model().prepareTraining();
       }
-      Trainer trainer = new Trainer(loaded.model(), training, settings, kept.state());
+      Trainer trainer =
+          new Trainer(
+              loaded.model(),
+              training,
+              settings,
+              recovery,
+              dense == null ? null : dense.model(),
+              kept.state());
       long started = System.nanoTime();
       double seconds =
           trainer.run(
@@ -83,6 +107,8 @@ record TrainingRun(
                           stage,
                           model,
                           settings,
+                          recovery,
+                          teacher,
                           fingerprint,
                           kept.seconds() + (System.nanoTime() - started) / 1e9,
                           state)));
@@ -158,6 +184,8 @@ record TrainingRun(
         kept.stage(),
         kept.model(),
         kept.settings().withCheckpointSeconds(0),
+        kept.recovery(),
+        kept.teacher(),
         kept.rows(),
         0,
         TrainingState.START);

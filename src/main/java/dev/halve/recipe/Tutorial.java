@@ -66,7 +66,7 @@ public final class Tutorial {
       TutorialSettings settings, Path out, boolean resume, Progress progress) {
     Output.require(out);
     RunFile run = RunFile.open(out, settings, resume);
-    try (Device device = Devices.open(settings.device())) {
+    try (Device device = Devices.openForTraining(settings.device())) {
       return new Tutorial(settings, out, progress, device, run).run();
     }
   }
@@ -74,11 +74,14 @@ public final class Tutorial {
   private Results run() {
     run.put("model", settings.model());
     run.put("device", describe(device));
-    train("fine-tune", settings.model(), settings.fineTune(), "dense");
+    train("fine-tune", settings.model(), settings.fineTune(), RecoverySettings.PLAIN, "dense");
     evaluate("dense");
     stage("prune", this::prune);
     evaluate("pruned");
-    train("retrain", folder("pruned"), settings.retrain(), "retrained");
+    // Masks that are chosen in training start from the weights as they were.
+    RecoverySettings recovery = settings.recovery();
+    String start = folder(recovery.choosesMasks() ? "dense" : "pruned");
+    train("retrain", start, settings.retrain(), recovery, "retrained");
     evaluate("retrained");
     stage("compress", this::compress);
     evaluate("sparse");
@@ -115,12 +118,20 @@ public final class Tutorial {
     run.done(name, (System.nanoTime() - started) / 1e9);
   }
 
-  private void train(String stage, String model, TrainingSettings training, String to) {
+  private void train(
+      String stage, String model, TrainingSettings training, RecoverySettings recovery, String to) {
     if (run.isDone(stage)) {
       return;
     }
     TrainingRun trainingRun =
-        new TrainingRun(stage, model, training, run.checkpoint(), out.resolve(to));
+        new TrainingRun(
+            stage,
+            model,
+            training,
+            recovery,
+            recovery.distils() ? folder("dense") : null,
+            run.checkpoint(),
+            out.resolve(to));
     if (run.isFresh()) {
       trainingRun.forget();
     }

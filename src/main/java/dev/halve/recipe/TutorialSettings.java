@@ -13,6 +13,7 @@ import tools.jackson.databind.annotation.JsonNaming;
  * @param device {@code cpu}, {@code cuda:0}, {@code auto}
  * @param fineTune the first training
  * @param retrain the second, under the mask
+ * @param recovery what is done beside it
  */
 @JsonNaming(SnakeCaseStrategy.class)
 public record TutorialSettings(
@@ -24,8 +25,42 @@ public record TutorialSettings(
     TrainingSettings fineTune,
     PruningSettings pruning,
     TrainingSettings retrain,
+    RecoverySettings recovery,
     EvaluationSettings evaluation,
     LatencySettings latency) {
+  /** With a plain recovery. */
+  public TutorialSettings(
+      String preset,
+      String model,
+      String device,
+      DataSettings data,
+      FeatureSettings features,
+      TrainingSettings fineTune,
+      PruningSettings pruning,
+      TrainingSettings retrain,
+      EvaluationSettings evaluation,
+      LatencySettings latency) {
+    this(
+        preset,
+        model,
+        device,
+        data,
+        features,
+        fineTune,
+        pruning,
+        retrain,
+        RecoverySettings.PLAIN,
+        evaluation,
+        latency);
+  }
+
+  public TutorialSettings {
+    if (recovery.choosesMasks() && !pruning.equals(PruningSettings.SEMI_STRUCTURED)) {
+      throw new HalveException(
+          "masks are chosen in training for the 2:4 pattern only; leave the pruning options away");
+    }
+  }
+
   /**
    * Five minutes on two cores. The generated questions fit into rows of 128 tokens, and the few
    * steps that there is time for ask for small batches and a higher learning rate, which warms up

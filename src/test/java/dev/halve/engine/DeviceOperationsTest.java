@@ -145,7 +145,7 @@ class DeviceOperationsTest {
     Tensor y = poisoned(1, n);
     Tensor dX = poisoned(1, n);
     device.gelu(x, y);
-    device.geluBackward(x, ones, dX);
+    device.geluBackward(x, ones, dX, null);
     for (int i = 0; i < n; i++) {
       double at = x.getFloat(i);
       double cdf = 0.5 * (1 + ReferenceBert.erf(at / Math.sqrt(2)));
@@ -185,13 +185,13 @@ class DeviceOperationsTest {
           return (sum(x, residual, at) - mean[t]) / deviation[t] * gamma.getFloat(i)
               + beta.getFloat(i);
         };
-    device.layerNorm(x, residual, gamma, beta, epsilon, null, null, out);
+    device.layerNorm(x, Dropout.NONE, residual, gamma, beta, epsilon, null, null, out);
     assertThat(error(out, expected)).isLessThan(2e-6);
 
     // In training the sum replaces x.
     Tensor statistics = poisoned(tokens, 2);
     float[] before = x.toFloatArray();
-    device.layerNorm(x, residual, gamma, beta, epsilon, x, statistics, out);
+    device.layerNorm(x, Dropout.NONE, residual, gamma, beta, epsilon, x, statistics, out);
     assertThat(error(x, at -> (double) before[at] + residual.getFloat(at))).isLessThan(1e-7);
     assertThat(error(statistics, at -> at % 2 == 0 ? mean[at / 2] : 1 / deviation[at / 2]))
         .isLessThan(1e-5);
@@ -203,7 +203,7 @@ class DeviceOperationsTest {
 
   @Test
   void dropoutDropsWhereItsGeneratorSaysAndAboutAsOftenAsAsked() {
-    Dropout dropout = new Dropout(0.1f, 99);
+    Dropout dropout = new Dropout(0.1f, 99, 3);
     int tokens = 300;
     int width = 71;
     Tensor x = random.normal(device, pool, 1, tokens, width);

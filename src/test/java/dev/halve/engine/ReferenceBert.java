@@ -187,9 +187,7 @@ final class ReferenceBert {
 
   private Dropout next(float probability) {
     site++;
-    return training && probability > 0
-        ? new Dropout(probability, Dropout.mix(seed + Dropout.mix(site)))
-        : Dropout.NONE;
+    return training && probability > 0 ? new Dropout(probability, seed, site) : Dropout.NONE;
   }
 
   static double dropped(Dropout dropout, int row, int column, double value) {

@@ -1,0 +1,153 @@
+// The AdamW step over all parameters at once (Loshchilov and Hutter, 2019), with the clipping of the
+// global norm, masks, and the rounding of the compute copies.
+//
+//   gradient_squares   partial[block] = sum of squares of its pieces' gradients, masked ones left out
+//   adamw              g = gradient * min(1, maxNorm / (norm + 1e-6))
+//                      m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
+//                      value = value * decay - stepSize * m / (sqrt(v) * correction + epsilon)
+//                      compute = value as an element; gradient = 0
+//   choose_mask        of each four weights the two of the largest magnitude, the first among equals
+//
+// Masked elements (mask 0): where maskedKeep is 0, value, m and v are exactly 0; above, they are
+// trained like the others and multiplied by it.
+//
+// Bytes per parameter: 4 (5 with a mask), then 34 (35): value, m, v read and written, the gradient
+// read and zeroed, the compute copy written. 110M parameters at 3 TB/s: 1.4 ms. FLOPs: 15.
+//
+// Parameters come as pieces of at most so many elements, cut once on the host; each block takes the
+// same pieces in the same order each step. Nothing waits for the host: what changes from step to
+// step is in `scalars`.
+//
+// Launch: 256 threads, gradient_squares and adamw with as many blocks as partial has elements.
+#include "common.cuh"
+
+struct Piece {
+  float *value, *gradient, *first, *second;
+  element *compute;
+  const u8 *mask;  // null where nothing is masked
+  u64 count;
+};
+
+struct Scalars {
+  u32 seed;
+  float stepSize, correction, decay, maxNorm, beta1, beta2, epsilon, maskedKeep;
+};
+
+// The block's sum in a fixed order, in every thread.
+template <typename T> DEVICE T block_sum(T value, T *shared) {
+  shared[threadIdx.x] = value;
+  __syncthreads();
+  for (int half = 128; half > 0; half >>= 1) {
+    if ((int)threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+    __syncthreads();
+  }
+  return shared[0];
+}
+
+DEVICE bool aligned(const Piece &piece) {
+  return (((u64)piece.value | (u64)piece.gradient | (u64)piece.first | (u64)piece.second) & 15) == 0 &&
+         ((u64)piece.compute & 7) == 0 && ((u64)piece.mask & 3) == 0;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    gradient_squares(float *partial, const Piece *pieces, int count, const Scalars *scalars) {
+  __shared__ float shared[256];
+  const bool hold = scalars->maskedKeep == 0.0f;
+  float sum = 0.0f;
+  for (int p = blockIdx.x; p < count; p += gridDim.x) {
+    const Piece piece = pieces[p];
+    const u8 *mask = hold ? piece.mask : nullptr;
+    const u64 quads = aligned(piece) ? piece.count / 4 : 0;
+#pragma unroll 4
+    for (u64 i = threadIdx.x; i < quads; i += 256) {
+      float4 g = ((const float4 *)piece.gradient)[i];
+      if (mask != nullptr) {
+        const u32 four = ((const u32 *)mask)[i];
+        if (!(four & 0xff)) g.x = 0.0f;
+        if (!(four >> 8 & 0xff)) g.y = 0.0f;
+        if (!(four >> 16 & 0xff)) g.z = 0.0f;
+        if (!(four >> 24)) g.w = 0.0f;
+      }
+      sum += g.x * g.x + g.y * g.y + g.z * g.z + g.w * g.w;
+    }
+    for (u64 i = quads * 4 + threadIdx.x; i < piece.count; i += 256) {
+      const float g = piece.gradient[i];
+      if (mask == nullptr || mask[i]) sum += g * g;
+    }
+  }
+  sum = block_sum(sum, shared);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+DEVICE void update(float &value, float &gradient, float &first, float &second, bool kept, float clip,
+                   const Scalars &scalars) {
+  if (!kept && scalars.maskedKeep == 0.0f) {
+    value = first = second = gradient = 0.0f;
+    return;
+  }
+  const float g = gradient * clip;
+  first = first * scalars.beta1 + g * (1.0f - scalars.beta1);
+  second = second * scalars.beta2 + g * g * (1.0f - scalars.beta2);
+  const float deviation = sqrtf(second) * scalars.correction + scalars.epsilon;
+  value = value * scalars.decay - first * scalars.stepSize / deviation;
+  if (!kept) value *= scalars.maskedKeep;
+  gradient = 0.0f;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    adamw(float *norm, const float *partial, const Piece *pieces, int count, const Scalars *source) {
+  __shared__ double shared[256];
+  double squares = 0.0;
+  for (int i = threadIdx.x; i < (int)gridDim.x; i += 256) squares += (double)partial[i];
+  const float length = sqrtf((float)block_sum(squares, shared));
+  const Scalars scalars = *source;
+  if (blockIdx.x == 0 && threadIdx.x == 0) *norm = length;
+  // As torch.nn.utils.clip_grad_norm_ does.
+  const float clip = fminf(1.0f, scalars.maxNorm / (length + 1e-6f));
+  for (int p = blockIdx.x; p < count; p += gridDim.x) {
+    const Piece piece = pieces[p];
+    const u64 quads = aligned(piece) ? piece.count / 4 : 0;
+#pragma unroll 2
+    for (u64 i = threadIdx.x; i < quads; i += 256) {
+      float4 value = ((float4 *)piece.value)[i], gradient = ((float4 *)piece.gradient)[i];
+      float4 first = ((float4 *)piece.first)[i], second = ((float4 *)piece.second)[i];
+      const u32 four = piece.mask == nullptr ? 0x01010101u : ((const u32 *)piece.mask)[i];
+      update(value.x, gradient.x, first.x, second.x, four & 0xff, clip, scalars);
+      update(value.y, gradient.y, first.y, second.y, four >> 8 & 0xff, clip, scalars);
+      update(value.z, gradient.z, first.z, second.z, four >> 16 & 0xff, clip, scalars);
+      update(value.w, gradient.w, first.w, second.w, four >> 24, clip, scalars);
+      ((float4 *)piece.value)[i] = value;
+      ((float4 *)piece.gradient)[i] = gradient;
+      ((float4 *)piece.first)[i] = first;
+      ((float4 *)piece.second)[i] = second;
+      ((uint2 *)piece.compute)[i] = make_uint2(to_pair(value.x, value.y), to_pair(value.z, value.w));
+    }
+    for (u64 i = quads * 4 + threadIdx.x; i < piece.count; i += 256) {
+      float value = piece.value[i], gradient = piece.gradient[i];
+      float first = piece.first[i], second = piece.second[i];
+      update(value, gradient, first, second, piece.mask == nullptr || piece.mask[i], clip, scalars);
+      piece.value[i] = value;
+      piece.gradient[i] = gradient;
+      piece.first[i] = first;
+      piece.second[i] = second;
+      piece.compute[i] = to_element(value);
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    choose_mask(u8 *mask, const float *weight, u64 groups) {
+  const u64 group = (u64)blockIdx.x * 256 + threadIdx.x;
+  if (group >= groups) return;
+  const float4 four = ((const float4 *)weight)[group];
+  const float size[4] = {fabsf(four.x), fabsf(four.y), fabsf(four.z), fabsf(four.w)};
+  u32 kept = 0;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    int larger = 0;
+#pragma unroll
+    for (int j = 0; j < 4; j++) larger += size[j] > size[i] || (size[j] == size[i] && j < i);
+    if (larger < 2) kept |= 1u << 8 * i;
+  }
+  ((u32 *)mask)[group] = kept;
+}
