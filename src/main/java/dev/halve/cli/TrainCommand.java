@@ -2,6 +2,7 @@ package dev.halve.cli;
 
 import dev.halve.recipe.DataSettings;
 import dev.halve.recipe.FeatureSettings;
+import dev.halve.recipe.RecoverySettings;
 import dev.halve.recipe.Steps;
 import dev.halve.recipe.TrainingSettings;
 import java.nio.file.Path;
@@ -19,7 +20,8 @@ import picocli.CommandLine.Option;
     footer = {
       "  ./halve train --out dense",
       "  ./halve train --model bert-base-uncased/ --train train.json --epochs 2 --out dense",
-      "  ./halve train --model pruned --train train.json --out retrained --resume"
+      "  ./halve train --model pruned --train train.json --out retrained --resume",
+      "  ./halve train --model pruned --teacher dense --schedule linear --out recovered"
     })
 final class TrainCommand extends HalveCommand {
   @Mixin private ModelOption model;
@@ -27,6 +29,13 @@ final class TrainCommand extends HalveCommand {
   @Mixin private DataOptions data;
   @Mixin private FeatureOptions features;
   @Mixin private TrainingOptions training;
+  @Mixin private RecoveryOptions recovery;
+
+  @Option(
+      names = "--teacher",
+      paramLabel = "MODEL",
+      description = "The dense model that distillation learns from, a folder.")
+  private String teacher;
 
   @Option(
       names = "--out",
@@ -48,6 +57,8 @@ final class TrainCommand extends HalveCommand {
             data.over(DataSettings.SYNTHETIC, true, false),
             features.over(FeatureSettings.DEFAULT),
             training.over(TrainingSettings.DEFAULT),
+            recovery.over(teacher == null ? RecoverySettings.PLAIN : RecoverySettings.DISTILLATION),
+            teacher,
             out,
             resume,
             progress);

@@ -41,6 +41,7 @@ final class TutorialCommand extends HalveCommand {
   @Mixin private DataOptions data;
   @Mixin private FeatureOptions features;
   @Mixin private TrainingOptions training;
+  @Mixin private RecoveryOptions recovery;
   @Mixin private PruningOptions pruning;
   @Mixin private EvaluationOptions evaluation;
 
@@ -87,7 +88,7 @@ final class TutorialCommand extends HalveCommand {
         training.over(base.fineTune()),
         pruning.over(base.pruning()),
         training.over(base.retrain()),
-        base.recovery(),
+        recovery.over(base.recovery()),
         evaluation.over(base.evaluation()),
         batches == null
             ? latency

@@ -38,12 +38,26 @@ class KernelCompilationTest {
     sources.add(new Source("elementwise.cu", Map.of()));
     sources.add(new Source("dense_gemm.cu", Map.of("EPILOGUE", "1")));
     sources.add(new Source("attention.cu", Map.of("HEAD", "64")));
+    sources.addAll(trainingSources());
     if (architecture.equals("sm_90a")) {
       sources.add(new Source("attention_sm90.cu", Map.of("HEAD", "64")));
       sources.add(sparse(SparseGemmTile.hopperCandidates(6144).getFirst(), 2));
     }
     sources.add(sparse(SparseGemmTile.ampereCandidates().getFirst(), 1));
     return sources;
+  }
+
+  private static List<Source> trainingSources() {
+    return List.of(
+        new Source("attention.cu", Map.of("HEAD", "32", "TRAINING", "1", "DROPOUT", "1")),
+        new Source("attention_backward.cu", Map.of("HEAD", "64", "WARPS", "4", "DROPOUT", "1")),
+        new Source("layer_norm_training.cu", Map.of("HIDDEN", "384", "DROPOUT", "1")),
+        new Source("column_sums.cu", Map.of()),
+        new Source("embeddings_backward.cu", Map.of("HIDDEN", "384", "TYPES", "2")),
+        new Source("head_backward.cu", Map.of("HIDDEN", "384", "OUTPUTS", "2")),
+        new Source("span_loss.cu", Map.of("HIDDEN", "384")),
+        new Source("adamw.cu", Map.of()),
+        new Source("dropout.cu", Map.of()));
   }
 
   private static Source sparse(SparseGemmTile tile, int epilogue) {
@@ -92,7 +106,7 @@ class KernelCompilationTest {
   private byte[] byNvcc(Path nvcc, String architecture, Source source) {
     try {
       Path work = Files.createTempDirectory(folder, "nvcc");
-      for (String name : List.of("common.cuh", source.name)) {
+      for (String name : List.of("common.cuh", "dropout.cuh", "token_share.cuh", source.name)) {
         try (InputStream stream = KernelCompiler.class.getResourceAsStream("kernels/" + name)) {
           Files.copy(stream, work.resolve(name));
         }
