@@ -59,8 +59,12 @@ class InterruptionTest {
             .redirectError(folder.resolve("err").toFile())
             .redirectOutput(folder.resolve("out").toFile())
             .start();
-    await(out.resolve("checkpoint.safetensors"), training);
-    interrupt(training);
+    try {
+      await(out.resolve("checkpoint.safetensors"), training);
+      interrupt(training);
+    } finally {
+      training.destroyForcibly();
+    }
     String err = Files.readString(folder.resolve("err"), StandardCharsets.UTF_8);
     assertThat(training.exitValue()).as(err).isEqualTo(130);
     assertThat(err)
