@@ -1,5 +1,6 @@
 package dev.halve.cli;
 
+import dev.halve.recipe.FeatureSettings;
 import dev.halve.recipe.LatencySettings;
 import dev.halve.recipe.Tutorial;
 import dev.halve.recipe.TutorialSettings;
@@ -49,7 +50,7 @@ final class TutorialCommand extends HalveCommand {
       names = "--batches",
       paramLabel = "ROWS",
       split = ",",
-      description = "Batch sizes whose forward pass is timed.")
+      description = "Batch sizes whose forward pass is timed, in rows of --max-length tokens.")
   private List<Integer> batches;
 
   @Option(
@@ -78,21 +79,24 @@ final class TutorialCommand extends HalveCommand {
   private TutorialSettings settings() {
     TutorialSettings base =
         TutorialSettings.preset(preset != null ? preset : data.named() ? "full" : "quick");
+    FeatureSettings cut = features.over(base.features());
     LatencySettings latency = base.latency();
     return new TutorialSettings(
         base.preset(),
         model.orElse(base.model()),
         device.name(),
         data.over(base.data(), true, true),
-        features.over(base.features()),
+        cut,
         training.over(base.fineTune()),
         pruning.over(base.pruning()),
         training.over(base.retrain()),
         recovery.over(base.recovery()),
         evaluation.over(base.evaluation()),
-        batches == null
-            ? latency
-            : new LatencySettings(
-                batches, latency.seq(), latency.warmup(), latency.repeats(), latency.maxSeconds()));
+        new LatencySettings(
+            batches == null ? latency.batchSizes() : batches,
+            cut.maxLength(),
+            latency.warmup(),
+            latency.repeats(),
+            latency.maxSeconds()));
   }
 }
