@@ -3,6 +3,12 @@ package dev.halve.cpu;
 import dev.halve.core.HalveException;
 import dev.halve.engine.Device;
 import dev.halve.engine.DeviceProvider;
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SymbolLookup;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.MethodHandle;
 import java.util.List;
 import java.util.Map;
 import org.bytedeco.openblas.global.openblas;
@@ -33,13 +39,16 @@ public final class CpuProvider implements DeviceProvider {
 
   private static Finding openBlas() {
     try {
-      int threads = openblas.blas_get_num_threads();
+      openblas.blas_set_num_threads(1);
+      String kernels = openBlasKernels();
       return new Finding(
           "openblas",
           true,
-          "dense products in F32",
+          "dense products in F32, by kernels for "
+              + kernels
+              + (System.getenv("OPENBLAS_CORETYPE") == null ? "" : ", as OPENBLAS_CORETYPE says"),
           "",
-          Map.of("library_threads", Integer.toString(threads)));
+          Map.of("kernels", kernels));
     } catch (UnsatisfiedLinkError | NoClassDefFoundError missing) {
       return new Finding(
           "openblas",
@@ -48,6 +57,23 @@ public final class CpuProvider implements DeviceProvider {
           "rebuild on this machine, so that Maven fetches its native library",
           Map.of());
     }
+  }
+
+  /** The processor that OpenBLAS took this one for; OPENBLAS_CORETYPE overrules it. */
+  private static String openBlasKernels() {
+    return SymbolLookup.loaderLookup()
+        .find("openblas_get_corename")
+        .map(function -> {
+          MethodHandle name =
+              Linker.nativeLinker()
+                  .downcallHandle(function, FunctionDescriptor.of(ValueLayout.ADDRESS));
+          try {
+            return ((MemorySegment) name.invokeExact()).reinterpret(64).getString(0);
+          } catch (Throwable impossible) {
+            throw new IllegalStateException(impossible);
+          }
+        })
+        .orElse("an unnamed processor");
   }
 
   @Override
