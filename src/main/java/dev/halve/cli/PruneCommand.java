@@ -1,6 +1,5 @@
 package dev.halve.cli;
 
-import dev.halve.recipe.PruningSettings;
 import dev.halve.recipe.Steps;
 import java.nio.file.Path;
 import picocli.CommandLine.Command;
@@ -14,15 +13,18 @@ import picocli.CommandLine.Option;
     description =
         "The weights of the encoder become 2:4, unless told otherwise, by magnitude. "
             + "They stay dense, with zeros: halve train retrains them under the mask, halve "
-            + "convert compresses them.",
+            + "convert compresses them. Wanda and SparseGPT look at activations and need a text "
+            + "to calibrate on, best such as the model will read.",
     footer = {
       "  ./halve prune --model dense --out pruned",
       "  ./halve prune --model dense --sparsity-level 0.5 --sparse-block-shape 1x4 --out"
-          + " half-pruned"
+          + " half-pruned",
+      "  ./halve prune --model dense --method sparsegpt --permute --calibration train.json --out"
+          + " pruned"
     })
 final class PruneCommand extends HalveCommand {
   @Mixin private ModelOption model;
-  @Mixin private PruningOptions pruning;
+  @Mixin private MethodOptions method;
 
   @Option(
       names = "--out",
@@ -34,18 +36,18 @@ final class PruneCommand extends HalveCommand {
   @Override
   void run(Console console, TerminalProgress progress) {
     Steps.Pruned pruned =
-        Steps.prune(
-            model.orElse(ModelOption.EMBEDDED),
-            pruning.over(PruningSettings.SEMI_STRUCTURED),
-            out,
-            progress);
+        Steps.prune(model.orElse(ModelOption.EMBEDDED), method.plan(), out, progress);
     if (json()) {
       console.json(pruned);
       return;
     }
     console.printf(
-        "%s: %.1f%% of the encoder's linear weights are zero, in %d weights",
-        pruned.folder(), 100 * pruned.sparsity(), pruned.layers().size());
+        "%s: %.1f%% of the encoder's linear weights are zero, in %d weights, by %s in %s",
+        pruned.folder(),
+        100 * pruned.sparsity(),
+        pruned.layers().size(),
+        pruned.method(),
+        TerminalProgress.duration(pruned.seconds()));
     for (String name : pruned.leftDense()) {
       console.print("left dense, its shape cannot be pruned so: " + name);
     }

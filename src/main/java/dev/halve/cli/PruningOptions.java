@@ -27,6 +27,14 @@ final class PruningOptions {
       description = "Elements and blocks are compared by their L1 or L2 norm.")
   private Integer norm;
 
+  /** Whether any was given. */
+  boolean given() {
+    return sparsityLevel != null
+        || sparseBlockShape != null
+        || zerosPerBlock != null
+        || norm != null;
+  }
+
   PruningSettings over(PruningSettings base) {
     int rows = base.blockRows();
     int columns = base.blockColumns();

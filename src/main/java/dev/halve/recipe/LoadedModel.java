@@ -8,12 +8,14 @@ import dev.halve.core.sparse.SparsityPattern;
 import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.Device;
 import dev.halve.engine.Linear;
+import dev.halve.engine.PackedBatch;
 import dev.halve.engine.PretrainedModel;
 import dev.halve.engine.Weight;
 import dev.halve.qa.Tokenizer;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
 import java.nio.file.Path;
+import java.util.List;
 
 /** A model on a device, with its tokenizer and what it came from. */
 record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionAnswering model)
@@ -43,6 +45,13 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
     return json == null
         ? Tokenizer.load(Path.of(origin.name()))
         : Tokenizer.ofJson(origin.name() + " tokenizer.json", json);
+  }
+
+  /** The rows that a plan calibrates on; none where it needs none. */
+  List<PackedBatch> calibration(PruningPlan plan) {
+    return plan.method().calibrates()
+        ? Calibration.batches(tokenizer, model.bert(), plan.calibration())
+        : List.of();
   }
 
   /**

@@ -6,6 +6,7 @@ import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
 import dev.halve.engine.Linear;
+import dev.halve.engine.PackedBatch;
 import dev.halve.engine.PretrainedModel;
 import dev.halve.engine.Weight;
 import dev.halve.qa.Answers;
@@ -127,28 +128,39 @@ public final class Steps {
   /**
    * What a pruning did.
    *
+   * @param method and how else, in words
    * @param leftDense names of the weights whose shape cannot be pruned so
    * @param sparsity the share of zeros in the encoder's linear weights
+   * @param seconds of the pruning, without reading and writing
    */
   @JsonNaming(SnakeCaseStrategy.class)
   public record Pruned(
       @JsonSerialize(using = ToStringSerializer.class) Path folder,
+      String method,
       double sparsity,
+      double seconds,
       List<LayerSparsity> layers,
       List<String> leftDense) {}
 
   /** Prunes the encoder's linear weights, on the host, and leaves dense weights with zeros. */
-  public static Pruned prune(String model, PruningSettings pruning, Path out, Progress progress) {
+  public static Pruned prune(String model, PruningPlan plan, Path out, Progress progress) {
     Output.require(out);
     try (Device cpu = Devices.open("cpu");
         LoadedModel loaded = LoadedModel.open(model, cpu, 0, progress)) {
-      Stage stage = Stage.begin(progress, "prune", 0, "weights");
       Compression.decompress(loaded.model());
-      List<String> leftDense = Pruning.prune(loaded.model(), pruning);
+      List<PackedBatch> calibration = loaded.calibration(plan);
+      long started = System.nanoTime();
+      Pruning.Outcome outcome = Pruning.prune(loaded.model().bert(), plan, calibration, progress);
+      double seconds = (System.nanoTime() - started) / 1e9;
       PretrainedModel.save(loaded.model(), loaded.origin(), out);
       List<LayerSparsity> layers = Pruning.layers(loaded.model());
-      stage.end();
-      return new Pruned(out, Pruning.sparsity(layers), layers, leftDense);
+      return new Pruned(
+          out,
+          plan.label(),
+          Pruning.sparsity(layers),
+          seconds,
+          layers,
+          outcome.leftDense().stream().map(name -> name + ".weight").toList());
     }
   }
 

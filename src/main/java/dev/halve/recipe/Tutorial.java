@@ -189,7 +189,11 @@ public final class Tutorial {
 
   private void prune() {
     Steps.Pruned pruned =
-        Steps.prune(folder("dense"), settings.pruning(), out.resolve("pruned"), progress);
+        Steps.prune(
+            folder("dense"),
+            PruningPlan.magnitude(settings.pruning()),
+            out.resolve("pruned"),
+            progress);
     pruned
         .leftDense()
         .forEach(name -> progress.note(name + " is left dense: its shape cannot be 2:4"));

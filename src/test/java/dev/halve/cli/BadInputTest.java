@@ -317,6 +317,45 @@ class BadInputTest {
   }
 
   @Test
+  void pruningThatCannotBe() throws IOException {
+    Path empty = Files.writeString(folder.resolve("empty.txt"), " \n");
+    Path missing = folder.resolve("missing.json");
+    Path infinite =
+        modelWith(
+            TENSOR.replace("layer.1", "layer.0"),
+            tensor -> {
+              tensor.setFloat(7, Float.POSITIVE_INFINITY);
+              return tensor;
+            });
+    Object[] wanda = {"--method", "wanda", "--calibration-length", 64, "--calibration"};
+    assertRefused(pruneBy(good, "--method", "sparsegpt"), "sparsegpt needs text");
+    assertRefused(pruneBy(good, with(wanda, empty)), empty.toString(), "no text");
+    assertRefused(pruneBy(good, with(wanda, missing)), missing.toString());
+    assertRefused(pruneBy(infinite, with(wanda, questions)), "layer.1", "NaN or infinity");
+    assertRefused(
+        pruneBy(good, "--method", "wanda", "--calibration", questions), "384 tokens", "128");
+    assertRefused(
+        pruneBy(good, with(wanda, questions, "--calibration-rows", 0)), "calibration rows", "0");
+    assertRefused(pruneBy(good, "--pattern", "2:5"), "fits the pattern", "16 inputs");
+    assertRefused(pruneBy(good, "--pattern", "5:4"), "5:4");
+    assertRefused(pruneBy(good, "--pattern", "1:4", "--permute"), "2:4");
+    assertRefused(pruneBy(good, "--method", "transposable", "--pattern", "1:4"), "1:4");
+    assertRefused(pruneBy(good, "--pattern", "2:4", "--norm", 1), "--pattern");
+    assertRefused(pruneBy(good, "--damping", 0), "damping", "0");
+    assertRefused(pruneBy(good, "--keep-dense", "*.layer.9.*"), "*.layer.9.*");
+    assertThat(folder.resolve("out")).doesNotExist();
+  }
+
+  private CommandLineRun pruneBy(Path model, Object... options) {
+    Object[] command = {"prune", "--model", model, "--out", folder.resolve("out")};
+    return halve(with(command, options));
+  }
+
+  private static Object[] with(Object[] first, Object... more) {
+    return Stream.concat(Arrays.stream(first), Arrays.stream(more)).toArray();
+  }
+
+  @Test
   void settingsThatMakeNoSense() {
     assertRefused(
         halve("train", "--model", good, "--train", questions, "--out", "x", "--batch-size", 0),

@@ -7,6 +7,8 @@ import static org.assertj.core.api.Assertions.within;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.regex.Pattern;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -45,6 +47,33 @@ class CommandsTest {
     Object[] withJson = java.util.Arrays.copyOf(arguments, arguments.length + 1);
     withJson[arguments.length] = "--json";
     return succeed(withJson).json();
+  }
+
+  @Test
+  void everyMethodPrunesToTwoOfFour() throws IOException {
+    Path text = folder.resolve("calibration.txt");
+    Files.writeString(text, "Ada lives in Rome, and Bela in Oslo. ".repeat(40));
+    Object[][] methods = {
+      {"--method", "wanda", "--calibration", text},
+      {"--method", "sparsegpt", "--calibration", questions, "--permute", "--damping", 0.1},
+      {"--method", "transposable"},
+      {"--permute"}
+    };
+    Path out = folder.resolve("by-method");
+    for (Object[] method : methods) {
+      List<Object> command = new ArrayList<>(List.of("prune", "--model", model, "--out", out));
+      command.addAll(List.of(method));
+      command.addAll(List.of("--calibration-length", 64, "--calibration-rows", 6, "--seed", 3));
+      JsonNode found = json(command.toArray());
+      assertThat(found.get("sparsity").asDouble()).isEqualTo(0.5);
+      assertThat(found.get("method").asString())
+          .startsWith(method[0].equals("--method") ? (String) method[1] : "magnitude");
+      assertThat(succeed("inspect", out).out()).contains("12 of 16 matrices are 2:4");
+    }
+    JsonNode oneOfFour =
+        json("prune", "--model", model, "--out", out, "--pattern", "1:4", "--keep-dense", "*.key");
+    assertThat(oneOfFour.get("layers").valueStream().map(each -> each.get("pattern").asString()))
+        .containsOnly("1:4", "dense");
   }
 
   @Test

@@ -8,15 +8,16 @@ import java.util.Map;
  * BERT for question answering in double precision, written as the formulas read, one token at a
  * time. The oracle of the engine's forward pass and, through central differences, of its gradients.
  */
-final class ReferenceBert {
+public final class ReferenceBert {
   final Map<String, double[]> parameters = new HashMap<>();
+  private final Map<String, double[][]> inputs = new HashMap<>();
   private final BertConfig config;
   private final PackedBatch batch;
   private final int seed;
   private final boolean training;
   private int site;
 
-  ReferenceBert(
+  public ReferenceBert(
       BertConfig config, List<Parameter> from, PackedBatch batch, boolean training, int seed) {
     this.config = config;
     this.batch = batch;
@@ -36,8 +37,13 @@ final class ReferenceBert {
     return parameters.get(name);
   }
 
+  /** What went into a linear layer when last encoded, {@code [tokens][in]}, by its name. */
+  public double[][] input(String name) {
+    return inputs.get(name);
+  }
+
   /** {@code [tokens][hidden]}. */
-  double[][] encode() {
+  public double[][] encode() {
     site = 0;
     int hidden = config.hiddenSize();
     double[][] x = new double[batch.tokens()][hidden];
@@ -108,6 +114,7 @@ final class ReferenceBert {
   private double[][] linear(double[][] x, String name) {
     double[] weight = parameter(name + ".weight");
     double[] bias = parameter(name + ".bias");
+    inputs.put(name, x);
     double[][] y = new double[x.length][bias.length];
     for (int t = 0; t < x.length; t++) {
       for (int o = 0; o < bias.length; o++) {

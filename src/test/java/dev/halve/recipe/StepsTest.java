@@ -19,6 +19,8 @@ import org.junit.jupiter.api.io.TempDir;
 
 class StepsTest {
   private static final FeatureSettings FEATURES = new FeatureSettings(24, 0);
+  private static final PruningPlan MAGNITUDE =
+      PruningPlan.magnitude(PruningSettings.SEMI_STRUCTURED);
 
   @TempDir static Path shared;
   @TempDir Path folder;
@@ -48,7 +50,7 @@ class StepsTest {
   }
 
   private static Path prune(String model, Path out) {
-    return Steps.prune(model, PruningSettings.SEMI_STRUCTURED, out, Progress.NONE).folder();
+    return Steps.prune(model, MAGNITUDE, out, Progress.NONE).folder();
   }
 
   private static Steps.Converted convert(String model, Steps.Form form, Path out) {
@@ -132,10 +134,7 @@ class StepsTest {
     TinyFolder.write(folder, 18);
     Steps.Pruned pruned =
         Steps.prune(
-            folder.resolve("model").toString(),
-            PruningSettings.SEMI_STRUCTURED,
-            folder.resolve("pruned"),
-            Progress.NONE);
+            folder.resolve("model").toString(), MAGNITUDE, folder.resolve("pruned"), Progress.NONE);
     assertThat(pruned.leftDense())
         .hasSize(10)
         .contains("bert.encoder.layer.1.intermediate.dense.weight");
@@ -173,7 +172,9 @@ class StepsTest {
   @Test
   void otherPatternsPruneToo() {
     PruningSettings oneOfTwo = new PruningSettings(1.0, 1, 2, 1, 1);
-    Steps.Pruned pruned = Steps.prune(trained, oneOfTwo, folder.resolve("pruned"), Progress.NONE);
+    Steps.Pruned pruned =
+        Steps.prune(
+            trained, PruningPlan.magnitude(oneOfTwo), folder.resolve("pruned"), Progress.NONE);
     assertThat(pruned.sparsity()).isEqualTo(0.5);
     assertThat(pruned.layers()).allMatch(layer -> layer.pattern().equals("1:2"));
     train(folder.resolve("pruned").toString(), 3, folder.resolve("trained"), Progress.NONE);

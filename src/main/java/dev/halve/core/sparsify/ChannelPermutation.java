@@ -58,6 +58,15 @@ public final class ChannelPermutation {
     return order.clone();
   }
 
+  /** The permutation that brings every channel back. */
+  public ChannelPermutation inverse() {
+    int[] inverse = new int[order.length];
+    for (int i = 0; i < order.length; i++) {
+      inverse[order[i]] = i;
+    }
+    return new ChannelPermutation(inverse, keptAfter, keptBefore, total);
+  }
+
   /** The magnitude that 2:4 pruning keeps in the order the channels had. */
   public double keptBefore() {
     return keptBefore;

@@ -81,6 +81,60 @@ public final class InputMoments implements AutoCloseable {
     return sums.getAtIndex(ValueLayout.JAVA_DOUBLE, index);
   }
 
+  /**
+   * What a change of the layer's weight does to each output on the text: {@code Σ (x · dᵀ)²}, F64
+   * {@code [out]}.
+   *
+   * @param delta a host tensor {@code [out, in]} of a floating type
+   */
+  public double[] squaredErrors(Tensor delta) {
+    if (delta.shape().rank() != 2 || delta.extent(1) != in) {
+      throw new IllegalArgumentException(delta + " for " + in + " inputs");
+    }
+    int out = Math.toIntExact(delta.extent(0));
+    double[] errors = new double[out];
+    try (Arena scratch = Arena.ofShared()) {
+      MemorySegment rows = scratch.allocate(delta.elements() * Double.BYTES, Tensor.ALIGNMENT);
+      for (long i = 0; i < delta.elements(); i++) {
+        rows.setAtIndex(ValueLayout.JAVA_DOUBLE, i, delta.getFloat(i));
+      }
+      IntStream.range(0, Math.ceilDiv(out, TILE))
+          .parallel()
+          .forEach(part -> addSquaredErrors(rows, part * TILE, out, errors));
+    }
+    return errors;
+  }
+
+  private void addSquaredErrors(MemorySegment rows, int first, int out, double[] errors) {
+    int count = Math.min(TILE, out - first);
+    try (Arena scratch = Arena.ofConfined()) {
+      MemorySegment product =
+          scratch.allocate((long) count * TILE * Double.BYTES, Tensor.ALIGNMENT);
+      for (int row = 0; row < in; row += TILE) {
+        for (int column = row; column < in; column += TILE) {
+          int m = Math.min(TILE, in - row);
+          int n = Math.min(TILE, in - column);
+          product.fill((byte) 0);
+          long start = (long) first * in;
+          long tile = (long) row * in + column;
+          DenseAlgebra.subtractProduct(
+              count, n, m, rows, start + row, in, sums, tile, in, product, 0, TILE);
+          // What lies below the diagonal is what lies above it.
+          double times = row == column ? 1 : 2;
+          for (int r = 0; r < count; r++) {
+            for (int c = 0; c < n; c++) {
+              errors[first + r] -=
+                  times
+                      * product.getAtIndex(ValueLayout.JAVA_DOUBLE, (long) r * TILE + c)
+                      * rows.getAtIndex(
+                          ValueLayout.JAVA_DOUBLE, start + (long) r * in + column + c);
+            }
+          }
+        }
+      }
+    }
+  }
+
   /** The L2 norm of each input, F32 {@code [in]}, owned by the arena. */
   public Tensor norms(Arena owner) {
     float[] norms = new float[in];

@@ -1,5 +1,6 @@
 package dev.halve.core.sparsify;
 
+import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
@@ -38,10 +39,17 @@ public final class InputNorms {
     return tokens;
   }
 
-  /** The norms, F32 {@code [in]}, owned by the arena. */
+  /**
+   * The norms, F32 {@code [in]}, owned by the arena.
+   *
+   * @throws HalveException if the inputs held NaN or infinity
+   */
   public Tensor norms(Arena arena) {
     float[] norms = new float[squares.length];
     for (int i = 0; i < norms.length; i++) {
+      if (!Double.isFinite(squares[i])) {
+        throw new HalveException("the calibration inputs hold NaN or infinity; find sound weights");
+      }
       norms[i] = (float) Math.sqrt(squares[i]);
     }
     return Tensor.of(arena, norms, norms.length);

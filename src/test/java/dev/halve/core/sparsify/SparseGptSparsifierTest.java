@@ -55,6 +55,31 @@ class SparseGptSparsifierTest {
   }
 
   @Test
+  void theSquaredErrorOfAChangeIsThatOfTheProducts() {
+    for (int in : new int[] {4, 256, 300}) {
+      Tensor x = correlated(40, in);
+      Tensor delta = gaussian(259, in);
+      try (InputMoments moments = new InputMoments(in)) {
+        moments.add(x);
+        double[] errors = moments.squaredErrors(delta);
+        assertThat(errors).hasSize(259);
+        for (int row = 0; row < errors.length; row++) {
+          double expected = 0;
+          for (int token = 0; token < 40; token++) {
+            double product = 0;
+            for (int i = 0; i < in; i++) {
+              product +=
+                  (double) x.getFloat((long) token * in + i) * delta.getFloat((long) row * in + i);
+            }
+            expected += product * product;
+          }
+          assertThat(errors[row]).isCloseTo(expected, within(1e-5 * expected));
+        }
+      }
+    }
+  }
+
+  @Test
   void theFactorIsThatOfTheInverse() {
     int in = 37;
     try (InputMoments moments = new InputMoments(in)) {

@@ -1,0 +1,72 @@
+package dev.halve.recipe;
+
+import dev.halve.core.HalveException;
+import dev.halve.core.sparsify.NOfM;
+import dev.halve.core.sparsify.SparseGptSparsifier;
+import java.util.List;
+
+/**
+ * How a model is pruned, once.
+ *
+ * @param weightNorm what magnitude pruning is told; the other methods take the pattern
+ * @param pattern of Wanda and SparseGPT; transposable masks are always 2:4
+ * @param permute whether channels are brought into an order in which 2:4 loses less
+ * @param damping of SparseGPT, a share of the Hessian's mean diagonal
+ * @param calibration the text that activations come from; null for methods that need none
+ * @param keepDense names of linear layers that are left as they are, with * and ? as in a shell
+ */
+public record PruningPlan(
+    PruningMethod method,
+    PruningSettings weightNorm,
+    NOfM pattern,
+    boolean permute,
+    double damping,
+    CalibrationSettings calibration,
+    List<String> keepDense) {
+  public PruningPlan {
+    Settings.require(damping > 0 && damping <= 1, "damping", "above 0, at most 1", damping);
+    keepDense = List.copyOf(keepDense);
+    if (method.calibrates() && calibration == null) {
+      throw new HalveException(
+          method
+              + " needs text to calibrate on; name a SQuAD file or plain text to calibrate with");
+    }
+    if (method == PruningMethod.TRANSPOSABLE && !pattern.equals(NOfM.TWO_OF_FOUR)) {
+      throw new HalveException("transposable masks are 2:4, found the pattern " + pattern);
+    }
+    boolean semiStructured =
+        method == PruningMethod.MAGNITUDE
+            ? weightNorm.equals(PruningSettings.SEMI_STRUCTURED)
+            : pattern.equals(NOfM.TWO_OF_FOUR);
+    if (permute && !semiStructured) {
+      throw new HalveException("channels are permuted for 2:4 alone; leave the pattern at 2:4");
+    }
+  }
+
+  /** Magnitude pruning, with nothing else. */
+  public static PruningPlan magnitude(PruningSettings weightNorm) {
+    return new PruningPlan(
+        PruningMethod.MAGNITUDE,
+        weightNorm,
+        NOfM.TWO_OF_FOUR,
+        false,
+        SparseGptSparsifier.DAMPING,
+        null,
+        List.of());
+  }
+
+  /** The same plan by another method. */
+  public PruningPlan with(PruningMethod other, boolean permuted) {
+    return new PruningPlan(other, weightNorm, pattern, permuted, damping, calibration, keepDense);
+  }
+
+  /** The same plan on another text. */
+  PruningPlan withCalibration(CalibrationSettings other) {
+    return new PruningPlan(method, weightNorm, pattern, permute, damping, other, keepDense);
+  }
+
+  /** {@code sparsegpt}, or {@code sparsegpt, permuted}. */
+  public String label() {
+    return method + (permute ? ", permuted" : "");
+  }
+}
