@@ -4,6 +4,7 @@ import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.ParentCommand;
 import picocli.CommandLine.Spec;
 
@@ -37,6 +38,11 @@ abstract class HalveCommand implements Callable<Integer> {
       progress.hide();
     }
     return 0;
+  }
+
+  /** A command line that does not fit together, as picocli tells of others. */
+  ParameterException misused(String complaint) {
+    return new ParameterException(spec.commandLine(), complaint);
   }
 
   boolean json() {

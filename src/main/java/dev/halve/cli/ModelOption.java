@@ -25,6 +25,14 @@ final class ModelOption {
     return model == null ? other : model;
   }
 
+  /** The named model: Halve comes with none for the task. */
+  String orNone(String task) {
+    if (model == null) {
+      throw new HalveException("name a model with a head for %s with --model".formatted(task));
+    }
+    return model;
+  }
+
   /** The named model, or the one that the last run of the tutorial left in a folder. */
   String orTutorials(String stage) {
     if (model != null) {

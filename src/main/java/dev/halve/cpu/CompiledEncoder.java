@@ -47,6 +47,7 @@ final class CompiledEncoder implements CompiledModel {
   private final long word;
   private final long position;
   private final long type;
+  private final Product projection;
   private final Product head;
   private long weightBytes;
 
@@ -99,6 +100,9 @@ final class CompiledEncoder implements CompiledModel {
     this.position = copy(model.embeddings().position());
     this.type = copy(model.embeddings().type());
     this.embeddingsNorm = norm(model.embeddings().norm());
+    Linear fromEmbeddings = model.embeddings().projection();
+    this.projection =
+        fromEmbeddings == null ? null : product(kernels.sparse(), kernels.dense(), fromEmbeddings);
     for (EncoderLayer layer : model.layers()) {
       layers.add(layer(kernels, layer));
     }
@@ -113,7 +117,9 @@ final class CompiledEncoder implements CompiledModel {
     this.attention = new HeadAttention[team.size()];
     int mostKeys = Math.min(maxTokens, config.maxPositionEmbeddings());
     for (int member = 0; member < team.size(); member++) {
-      inner[member] = floats(blockTokens + BLOCK_START, config.intermediateSize());
+      // A block's embeddings lie there too, where they are projected.
+      int widest = Math.max(config.intermediateSize(), config.embeddingSize());
+      inner[member] = floats(blockTokens + BLOCK_START, widest);
       long bytes = HeadAttention.bytes(kernels.attention(), config.headSize(), mostKeys);
       attention[member] =
           new HeadAttention(
@@ -216,7 +222,10 @@ final class CompiledEncoder implements CompiledModel {
     long rowBytes = config.hiddenSize() * (long) Float.BYTES;
     long blockX = x.segment().address() + first * rowBytes;
     if (previous == null) {
-      embed(first, count, blockX);
+      embed(first, count, projection == null ? blockX : inner[member]);
+      if (projection != null) {
+        run(projection, inner[member], count, blockX, rowBytes, Epilogue.NONE, scratch);
+      }
     } else {
       finish(previous, first, count, blockX, inner[member], scratch);
     }
@@ -238,21 +247,21 @@ final class CompiledEncoder implements CompiledModel {
         : (int) ((long) tokens * block / blocks) / BLOCK_START * BLOCK_START;
   }
 
-  private void embed(int first, int count, long blockX) {
-    int hidden = config.hiddenSize();
+  private void embed(int first, int count, long to) {
+    int width = config.embeddingSize();
     int row = rowOf(first);
     for (int token = first; token < first + count; token++) {
       if (token == batch.rowOffsets()[row + 1]) {
         row++;
       }
       RowNorm.sum(
-          word + batch.tokenIds()[token] * (long) hidden * Float.BYTES,
-          position + (token - batch.rowOffsets()[row]) * (long) hidden * Float.BYTES,
-          type + batch.typeIds()[token] * (long) hidden * Float.BYTES,
-          blockX + (token - first) * (long) hidden * Float.BYTES,
-          hidden);
+          word + batch.tokenIds()[token] * (long) width * Float.BYTES,
+          position + (token - batch.rowOffsets()[row]) * (long) width * Float.BYTES,
+          type + batch.typeIds()[token] * (long) width * Float.BYTES,
+          to + (token - first) * (long) width * Float.BYTES,
+          width);
     }
-    normalize(embeddingsNorm, blockX, 0, blockX, count);
+    normalize(embeddingsNorm, to, 0, to, count, width);
   }
 
   private int rowOf(int token) {
@@ -271,15 +280,15 @@ final class CompiledEncoder implements CompiledModel {
     long blockContext = context + first * rowBytes;
     long blockY = y + first * rowBytes;
     run(layer.output, blockContext, count, blockY, rowBytes, Epilogue.NONE, scratch);
-    normalize(layer.attentionNorm, blockY, blockX, blockX, count);
+    normalize(layer.attentionNorm, blockY, blockX, blockX, count, config.hiddenSize());
     run(layer.up, blockX, count, blockInner, innerBytes, Epilogue.GELU, scratch);
     run(layer.down, blockInner, count, blockY, rowBytes, Epilogue.NONE, scratch);
-    normalize(layer.feedForwardNorm, blockY, blockX, blockX, count);
+    normalize(layer.feedForwardNorm, blockY, blockX, blockX, count, config.hiddenSize());
   }
 
-  private void normalize(Norm norm, long from, long residual, long to, int count) {
-    RowNorm.run(
-        from, residual, norm.gamma, norm.beta, norm.epsilon, to, count, config.hiddenSize());
+  private static void normalize(
+      Norm norm, long from, long residual, long to, int count, int width) {
+    RowNorm.run(from, residual, norm.gamma, norm.beta, norm.epsilon, to, count, width);
   }
 
   private static void run(

@@ -54,6 +54,7 @@ final class CudaCompiledModel implements CompiledModel {
   private final long position;
   private final long type;
   private final Norm embeddingsNorm;
+  private final Product projection;
   private final int labels;
   private final long headWeight;
   private final long headBias;
@@ -105,6 +106,8 @@ final class CudaCompiledModel implements CompiledModel {
       position = copy(model.embeddings().position());
       type = copy(model.embeddings().type());
       embeddingsNorm = norm(model.embeddings().norm());
+      Linear fromEmbeddings = model.embeddings().projection();
+      projection = fromEmbeddings == null ? null : product(fromEmbeddings);
       labels = head == null ? 0 : head.out();
       headWeight = head == null ? 0 : copy(headWeight(head));
       headBias = head == null ? 0 : copy(head.bias());
@@ -114,8 +117,10 @@ final class CudaCompiledModel implements CompiledModel {
       ids = pool.allocate(idBytes(tokens, rowBucket(maxRows)));
       x = pool.allocate(2 * tokens * hidden);
       y = pool.allocate(2 * tokens * hidden);
-      // The MLP's inner activations lie where the layer's queries, keys, values and context were.
-      wide = pool.allocate(2 * tokens * Math.max(4 * hidden, config.intermediateSize()));
+      // The MLP's inner activations lie where the layer's queries, keys, values and context were,
+      // and before them the embeddings that are projected.
+      long widest = Math.max(4 * hidden, config.intermediateSize());
+      wide = pool.allocate(2 * tokens * Math.max(widest, config.embeddingSize()));
       results = pool.allocate(4 * tokens * resultWidth());
       pinnedIds = new PinnedBuffer(idBytes(tokens, rowBucket(maxRows)));
       pinnedResults = new PinnedBuffer(4 * tokens * resultWidth());
@@ -345,14 +350,17 @@ final class CudaCompiledModel implements CompiledModel {
     CudaDriver.copyToDevice(
         ids, pinnedIds.segment().address(), idBytes(tokens, bucket.rows), stream);
     operations.embeddingsLayerNorm(
-        x,
+        projection == null ? x : wide,
         new Ids(ids, ids + 8L * tokens, ids + 4L * tokens),
         word,
         position,
         type,
         embeddingsNorm,
         tokens,
-        hidden);
+        config.embeddingSize());
+    if (projection != null) {
+      multiply(projection, wide, 0, x, tokens, false);
+    }
     for (Layer layer : layers) {
       forward(layer, bucket);
     }

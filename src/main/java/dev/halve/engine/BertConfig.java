@@ -3,8 +3,12 @@ package dev.halve.engine;
 import dev.halve.core.HalveException;
 
 /**
- * The shape of a BERT encoder, under the names of Hugging Face's {@code config.json}.
+ * The shape of an encoder, under the names of Hugging Face's {@code config.json} for BERT.
  *
+ * @param maxPositionEmbeddings positions that a row may have; the stored table of a family that
+ *     counts them from an offset has more rows
+ * @param typeVocabSize 1 where the family knows no token types
+ * @param embeddingSize of a token's embedding, projected to {@code hiddenSize} where it is another
  * @param hiddenDropoutProb of embeddings and of each block's output, in training
  * @param attentionProbsDropoutProb of attention probabilities, in training
  */
@@ -18,7 +22,9 @@ public record BertConfig(
     int typeVocabSize,
     float layerNormEps,
     float hiddenDropoutProb,
-    float attentionProbsDropoutProb) {
+    float attentionProbsDropoutProb,
+    int embeddingSize,
+    ModelFamily family) {
   public BertConfig {
     require(vocabSize, "vocab_size", 1 << 24);
     require(hiddenSize, "hidden_size", 1 << 16);
@@ -37,6 +43,39 @@ public record BertConfig(
     }
     requireProbability(hiddenDropoutProb, "hidden_dropout_prob");
     requireProbability(attentionProbsDropoutProb, "attention_probs_dropout_prob");
+    require(embeddingSize, "embedding_size", 1 << 16);
+    if (embeddingSize != hiddenSize && family != ModelFamily.ELECTRA) {
+      throw new HalveException(
+          "embedding_size %d is not hidden_size %d; only ELECTRA has that"
+              .formatted(embeddingSize, hiddenSize));
+    }
+  }
+
+  /** The shape of a BERT. */
+  public BertConfig(
+      int vocabSize,
+      int hiddenSize,
+      int numHiddenLayers,
+      int numAttentionHeads,
+      int intermediateSize,
+      int maxPositionEmbeddings,
+      int typeVocabSize,
+      float layerNormEps,
+      float hiddenDropoutProb,
+      float attentionProbsDropoutProb) {
+    this(
+        vocabSize,
+        hiddenSize,
+        numHiddenLayers,
+        numAttentionHeads,
+        intermediateSize,
+        maxPositionEmbeddings,
+        typeVocabSize,
+        layerNormEps,
+        hiddenDropoutProb,
+        attentionProbsDropoutProb,
+        hiddenSize,
+        ModelFamily.BERT);
   }
 
   /** BERT-base, uncased vocabulary (Devlin et al., 2019). */
@@ -70,7 +109,9 @@ public record BertConfig(
         typeVocabSize,
         layerNormEps,
         hidden,
-        attention);
+        attention,
+        embeddingSize,
+        family);
   }
 
   private static void require(int value, String name, int limit) {

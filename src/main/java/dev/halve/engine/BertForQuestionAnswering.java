@@ -8,8 +8,8 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * A BERT encoder with the extractive question-answering head: a product that gives every token a
- * start and an end logit, {@code [tokens, 2]}. Parameter names are Hugging Face's.
+ * An encoder of any family with the extractive question-answering head: a product that gives every
+ * token a start and an end logit, {@code [tokens, 2]}. Parameter names are Hugging Face's.
  */
 public final class BertForQuestionAnswering implements AutoCloseable {
   private final BertModel bert;
@@ -19,7 +19,7 @@ public final class BertForQuestionAnswering implements AutoCloseable {
 
   /** A model of zeros; {@link PretrainedModel} makes filled ones. */
   BertForQuestionAnswering(Device device, BertConfig config) {
-    this.bert = new BertModel(device, config, "bert.");
+    this.bert = new BertModel(device, config, config.family().prefix() + ".");
     this.headPool = device.openPool();
     this.qaOutputs = new Linear(device, headPool, "qa_outputs", config.hiddenSize(), 2);
   }

@@ -6,7 +6,7 @@ import java.util.List;
 import java.util.function.Consumer;
 
 /**
- * A BERT encoder (Devlin et al., 2019) without pooler: token ids in, last hidden states {@code
+ * An encoder of a {@link ModelFamily} without pooler: token ids in, last hidden states {@code
  * [tokens, hidden]} out.
  *
  * <p>The model owns its memory on the device. A new one is all zeros: {@link PretrainedModel} fills
@@ -24,14 +24,14 @@ public final class BertModel implements AutoCloseable {
       Embeddings.Saved embeddings, List<EncoderLayer.Saved> layers, Tensor lastHidden) {}
 
   /**
-   * @param prefix of the parameters' names: {@code bert.} inside a model with a head, empty for a
-   *     plain encoder
+   * @param prefix of the parameters' names: the family's, {@code bert.}, inside a model with a
+   *     head, empty for a plain encoder
    */
   BertModel(Device device, BertConfig config, String prefix) {
     this.device = device;
     this.config = config;
     this.pool = device.openPool();
-    this.embeddings = new Embeddings(device, pool, prefix + "embeddings", config);
+    this.embeddings = new Embeddings(device, pool, prefix, config);
     for (int layer = 0; layer < config.numHiddenLayers(); layer++) {
       layers.add(new EncoderLayer(device, pool, prefix + "encoder.layer." + layer, config));
     }
@@ -134,6 +134,7 @@ public final class BertModel implements AutoCloseable {
   @Override
   public void close() {
     layers.forEach(EncoderLayer::close);
+    embeddings.close();
     pool.close();
   }
 }

@@ -24,10 +24,12 @@ public final class FeedForward implements AutoCloseable {
   FeedForward(Device device, Pool pool, String name, BertConfig config) {
     int hidden = config.hiddenSize();
     int inner = config.intermediateSize();
-    this.intermediate = new Linear(device, pool, name + ".intermediate.dense", hidden, inner);
-    this.output = new Linear(device, pool, name + ".output.dense", inner, hidden);
-    this.norm =
-        new LayerNorm(device, pool, name + ".output.LayerNorm", hidden, config.layerNormEps());
+    ModelFamily family = config.family();
+    this.intermediate =
+        new Linear(device, pool, family.name(name + ".intermediate.dense"), hidden, inner);
+    this.output = new Linear(device, pool, family.name(name + ".output.dense"), inner, hidden);
+    String normName = family.name(name + ".output.LayerNorm");
+    this.norm = new LayerNorm(device, pool, normName, hidden, config.layerNormEps());
     this.dropout = config.hiddenDropoutProb();
   }
 

@@ -4,6 +4,7 @@ import dev.halve.core.DType;
 import dev.halve.core.Tensor;
 import java.util.List;
 import java.util.function.Consumer;
+import java.util.stream.Stream;
 
 /**
  * Multi-head self-attention with its output product, residual and norm (Vaswani et al., 2017):
@@ -39,12 +40,15 @@ public final class SelfAttention implements AutoCloseable {
         Linear.sideBySide(
             device,
             pool,
-            List.of(name + ".self.query", name + ".self.key", name + ".self.value"),
+            Stream.of(".self.query", ".self.key", ".self.value")
+                .map(each -> config.family().name(name + each))
+                .toList(),
             hidden,
             hidden);
-    this.output = new Linear(device, pool, name + ".output.dense", hidden, hidden);
-    this.norm =
-        new LayerNorm(device, pool, name + ".output.LayerNorm", hidden, config.layerNormEps());
+    String outputName = config.family().name(name + ".output.dense");
+    this.output = new Linear(device, pool, outputName, hidden, hidden);
+    String normName = config.family().name(name + ".output.LayerNorm");
+    this.norm = new LayerNorm(device, pool, normName, hidden, config.layerNormEps());
     this.config = config;
   }
 

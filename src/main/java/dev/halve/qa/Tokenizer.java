@@ -38,7 +38,8 @@ public final class Tokenizer implements AutoCloseable {
   private final String name;
   private final byte[] json;
   private final int vocabularySize;
-  private final PairTemplate pair;
+  private PairTemplate pair;
+  private SingleTemplate single;
   private final TokenizersLibrary library = TokenizerLibrary.get();
 
   /** The library's pointer; 0 when closed. */
@@ -57,6 +58,7 @@ public final class Tokenizer implements AutoCloseable {
       library.disableTruncation(handle);
       library.disablePadding(handle);
       pair = pairTemplate();
+      single = singleTemplate();
     } catch (RuntimeException e) {
       close();
       throw e instanceof HalveException ? e : cannotTokenize(e);
@@ -77,8 +79,15 @@ public final class Tokenizer implements AutoCloseable {
         file = folder.resolve("vocab.txt");
       }
       if (!Files.exists(file)) {
+        boolean other =
+            Files.exists(folder.resolve("vocab.json"))
+                || Files.exists(folder.resolve("sentencepiece.bpe.model"));
         throw new HalveException(
-            folder + " has neither tokenizer.json nor vocab.txt; copy the model's own into it");
+            folder
+                + " has neither tokenizer.json nor vocab.txt; "
+                + (other
+                    ? "transformers' AutoTokenizer writes tokenizer.json from what is there"
+                    : "copy the model's own into it"));
       }
     }
     if (file.getFileName().toString().endsWith(".txt")) {
@@ -134,6 +143,16 @@ public final class Tokenizer implements AutoCloseable {
   /** The special tokens around a pair of texts. */
   public PairTemplate pair() {
     return pair;
+  }
+
+  /** Takes pairs as they are without token types, for a model that has none. */
+  public void useOneType() {
+    pair = new PairTemplate(pair.before(), pair.between(), pair.after(), 0);
+  }
+
+  /** The special tokens around a single text. */
+  public SingleTemplate single() {
+    return single;
   }
 
   /**
@@ -247,6 +266,24 @@ public final class Tokenizer implements AutoCloseable {
           ints(ids, firstEnd, second),
           ints(ids, secondEnd, ids.length),
           Math.toIntExact(library.getTypeIds(encoding)[second]));
+    } finally {
+      library.deleteEncoding(encoding);
+    }
+  }
+
+  /** The same around one text. */
+  private SingleTemplate singleTemplate() {
+    long encoding = library.encode(handle, "a", true);
+    try {
+      long[] ids = library.getTokenIds(encoding);
+      long[] special = library.getSpecialTokenMask(encoding);
+      int first = indexOf(special, 0);
+      int end = first + count(special, 0);
+      if (first <= 0 || end == ids.length) {
+        throw new HalveException(
+            name + " puts no special tokens around a text; its \"post_processor\" must");
+      }
+      return new SingleTemplate(ints(ids, 0, first), ints(ids, end, ids.length));
     } finally {
       library.deleteEncoding(encoding);
     }

@@ -14,7 +14,6 @@ import dev.halve.engine.Weight;
 import dev.halve.qa.Tokenizer;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
-import java.nio.file.Path;
 import java.util.List;
 
 /** A model on a device, with its tokenizer and what it came from. */
@@ -28,7 +27,6 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
     Tokenizer tokenizer = null;
     try {
       tokenizer = tokenizer(origin);
-      tokenizer.requireFit(origin.config().vocabSize(), "the model " + nameOrFolder);
       return new LoadedModel(
           origin, tokenizer, origin.questionAnswering(device, seed, progress::note));
     } catch (RuntimeException failure) {
@@ -40,11 +38,27 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
     }
   }
 
-  private static Tokenizer tokenizer(PretrainedModel origin) {
+  /**
+   * The model's own tokenizer, as the model takes its tokens.
+   *
+   * @throws HalveException if there is none, or it belongs to another model
+   */
+  static Tokenizer tokenizer(PretrainedModel origin) {
     byte[] json = origin.tokenizerFiles().get("tokenizer.json");
-    return json == null
-        ? Tokenizer.load(Path.of(origin.name()))
-        : Tokenizer.ofJson(origin.name() + " tokenizer.json", json);
+    Tokenizer tokenizer =
+        json == null
+            ? Tokenizer.load(origin.folder().orElseThrow())
+            : Tokenizer.ofJson(origin.name() + " tokenizer.json", json);
+    try {
+      tokenizer.requireFit(origin.config().vocabSize(), "the model " + origin.name());
+    } catch (HalveException misfit) {
+      tokenizer.close();
+      throw misfit;
+    }
+    if (origin.config().typeVocabSize() == 1) {
+      tokenizer.useOneType();
+    }
+    return tokenizer;
   }
 
   /** The rows that a plan calibrates on; none where it needs none. */

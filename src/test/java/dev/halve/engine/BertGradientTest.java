@@ -12,10 +12,22 @@ import org.junit.jupiter.params.provider.ValueSource;
 class BertGradientTest {
   private static final BertConfig TINY = new BertConfig(23, 12, 2, 3, 20, 40, 2, 1e-12f, 0f, 0f);
 
+  /** Embeddings narrower than the hidden states. */
+  private static final BertConfig NARROW =
+      new BertConfig(23, 12, 1, 3, 20, 40, 2, 1e-12f, 0.2f, 0.2f, 8, ModelFamily.ELECTRA);
+
   @ParameterizedTest
   @ValueSource(floats = {0f, 0.2f})
   void everyGradientIsTheCentralDifferenceOfTheFormula(float dropout) {
-    BertConfig config = TINY.withDropout(dropout, dropout);
+    assertGradients(TINY.withDropout(dropout, dropout));
+  }
+
+  @Test
+  void theGradientsOfProjectedEmbeddingsToo() {
+    assertGradients(NARROW);
+  }
+
+  private static void assertGradients(BertConfig config) {
     Random24 random = new Random24(7);
     int[] starts = {1, 0, 4, 30};
     int[] ends = {3, 0, 6, 31};

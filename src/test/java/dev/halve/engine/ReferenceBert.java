@@ -45,23 +45,28 @@ public final class ReferenceBert {
   /** {@code [tokens][hidden]}. */
   public double[][] encode() {
     site = 0;
-    int hidden = config.hiddenSize();
+    int hidden = config.embeddingSize();
+    String prefix = config.family().prefix() + ".";
     double[][] x = new double[batch.tokens()][hidden];
     for (int row = 0; row < batch.rows(); row++) {
       for (int t = batch.rowOffsets()[row]; t < batch.rowOffsets()[row + 1]; t++) {
         for (int i = 0; i < hidden; i++) {
           x[t][i] =
-              parameter("bert.embeddings.word_embeddings.weight")[batch.tokenIds()[t] * hidden + i]
-                  + parameter("bert.embeddings.position_embeddings.weight")[
+              parameter(prefix + "embeddings.word_embeddings.weight")[
+                      batch.tokenIds()[t] * hidden + i]
+                  + parameter(prefix + "embeddings.position_embeddings.weight")[
                       (t - batch.rowOffsets()[row]) * hidden + i]
-                  + parameter("bert.embeddings.token_type_embeddings.weight")[
+                  + parameter(prefix + "embeddings.token_type_embeddings.weight")[
                       batch.typeIds()[t] * hidden + i];
         }
       }
     }
-    x = dropout(norm(x, "bert.embeddings.LayerNorm"), config.hiddenDropoutProb());
+    x = dropout(norm(x, prefix + "embeddings.LayerNorm"), config.hiddenDropoutProb());
+    if (hidden != config.hiddenSize()) {
+      x = linear(x, prefix + "embeddings_project");
+    }
     for (int layer = 0; layer < config.numHiddenLayers(); layer++) {
-      String name = "bert.encoder.layer." + layer;
+      String name = prefix + "encoder.layer." + layer;
       double[][] context =
           attention(
               linear(x, name + ".attention.self.query"),

@@ -159,33 +159,47 @@ public final class OnnxWeights implements Weights {
   /** {@inheritDoc} A copy where the file has it transposed or unaligned, made once. */
   @Override
   public Tensor tensor(String name) {
+    Entry entry = entry(name);
+    return isView(entry)
+        ? tensor(arena, name)
+        : copies.computeIfAbsent(name, _ -> tensor(arena, name));
+  }
+
+  @Override
+  public Tensor tensor(Arena owner, String name) {
+    Entry entry = entry(name);
+    OnnxGraph.Initializer stored = entry.stored();
+    MemorySegment data = file.asSlice(stored.offset(), stored.bytes());
+    if (entry.transposed()) {
+      return transposed(owner, stored, data);
+    }
+    if (isView(entry)) {
+      return new Tensor(stored.dtype(), stored.shape(), data.asReadOnly());
+    }
+    Tensor copy = Tensor.allocate(owner, stored.dtype(), stored.shape().extents());
+    copy.segment().copyFrom(data);
+    return copy;
+  }
+
+  private Entry entry(String name) {
     Entry entry = entries.get(name);
     if (entry == null) {
       throw new HalveException(origin + ": no tensor named '" + name + "'");
     }
+    return entry;
+  }
+
+  private boolean isView(Entry entry) {
     OnnxGraph.Initializer stored = entry.stored();
-    MemorySegment data = file.asSlice(stored.offset(), stored.bytes());
-    if (entry.transposed()) {
-      return copies.computeIfAbsent(name, _ -> transposed(stored, data));
-    }
-    if (data.address() % stored.dtype().bytes() == 0) {
-      return new Tensor(stored.dtype(), stored.shape(), data.asReadOnly());
-    }
-    return copies.computeIfAbsent(
-        name,
-        _ -> {
-          Tensor copy = Tensor.allocate(arena, stored.dtype(), stored.shape().extents());
-          copy.segment().copyFrom(data);
-          return copy;
-        });
+    return !entry.transposed() && (file.address() + stored.offset()) % stored.dtype().bytes() == 0;
   }
 
   /** {@code [in, out]} as {@code [out, in]}, in tiles that a cache holds on both sides. */
-  private Tensor transposed(OnnxGraph.Initializer stored, MemorySegment from) {
+  private static Tensor transposed(Arena owner, OnnxGraph.Initializer stored, MemorySegment from) {
     long rows = stored.shape().extent(0);
     long columns = stored.shape().extent(1);
     int width = stored.dtype().bytes();
-    Tensor result = Tensor.allocate(arena, stored.dtype(), columns, rows);
+    Tensor result = Tensor.allocate(owner, stored.dtype(), columns, rows);
     MemorySegment to = result.segment();
     int tile = 32;
     for (long row0 = 0; row0 < rows; row0 += tile) {

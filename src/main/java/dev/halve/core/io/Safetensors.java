@@ -13,6 +13,7 @@ import java.util.Collections;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.Objects;
 import java.util.SequencedMap;
 import java.util.SequencedSet;
 import java.util.concurrent.ConcurrentHashMap;
@@ -115,22 +116,42 @@ public final class Safetensors implements Weights {
   /** {@inheritDoc} A view of the mapped file, or a copy where the file has it unaligned. */
   @Override
   public Tensor tensor(String name) {
+    Tensor kept = copies.get(name);
+    if (kept != null) {
+      return kept;
+    }
+    Tensor tensor = tensor(arena, name);
+    return isView(name)
+        ? tensor
+        : Objects.requireNonNullElse(copies.putIfAbsent(name, tensor), tensor);
+  }
+
+  @Override
+  public Tensor tensor(Arena owner, String name) {
+    Entry found = found(name);
+    SafetensorsHeader.Entry entry = found.entry();
+    MemorySegment data = found.shard().asSlice(entry.offset(), entry.bytes());
+    if (isView(name)) {
+      return new Tensor(entry.dtype(), entry.shape(), data);
+    }
+    Tensor copy = Tensor.allocate(owner, entry.dtype(), entry.shape().extents());
+    copy.segment().copyFrom(data);
+    return copy;
+  }
+
+  private Entry found(String name) {
     Entry found = entries.get(name);
     if (found == null) {
       throw new HalveException(path + ": no tensor named '" + name + "'");
     }
-    SafetensorsHeader.Entry entry = found.entry();
-    MemorySegment data = found.shard().asSlice(entry.offset(), entry.bytes());
-    if (data.address() % entry.dtype().bytes() == 0) {
-      return new Tensor(entry.dtype(), entry.shape(), data);
-    }
-    return copies.computeIfAbsent(
-        name,
-        _ -> {
-          Tensor copy = Tensor.allocate(arena, entry.dtype(), entry.shape().extents());
-          copy.segment().copyFrom(data);
-          return copy;
-        });
+    return found;
+  }
+
+  /** Whether the file has a tensor where its type can be read. */
+  private boolean isView(String name) {
+    Entry found = found(name);
+    long address = found.shard().address() + found.entry().offset();
+    return address % found.entry().dtype().bytes() == 0;
   }
 
   /** The free text that the file carries, {@code format} and the like; empty if none. */

@@ -2,6 +2,7 @@ package dev.halve.core.io;
 
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
+import java.lang.foreign.Arena;
 import java.util.SequencedSet;
 
 /** Named tensors in a file, whatever its format; they are gone when it is closed. */
@@ -16,6 +17,12 @@ public sealed interface Weights extends AutoCloseable permits Safetensors, OnnxW
    * @throws HalveException if there is none of this name
    */
   Tensor tensor(String name);
+
+  /**
+   * The same for one who goes through tensors larger than memory: what has to be copied belongs to
+   * the arena and goes with it.
+   */
+  Tensor tensor(Arena arena, String name);
 
   /** The file, as messages name it. */
   String origin();

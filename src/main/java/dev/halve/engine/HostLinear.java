@@ -1,0 +1,42 @@
+package dev.halve.engine;
+
+import dev.halve.core.Tensor;
+
+/**
+ * A product on the host, {@code y = weight · x + bias}, for heads: a few rows a batch, so that
+ * moving them to a device would cost more.
+ *
+ * @param transposed {@code [in, out]}, so that outputs lie side by side
+ */
+record HostLinear(float[] transposed, float[] bias) {
+  /**
+   * @param weight {@code [out, in]}
+   */
+  static HostLinear of(Tensor weight, Tensor bias) {
+    int out = Math.toIntExact(weight.extent(0));
+    int in = Math.toIntExact(weight.extent(1));
+    float[] transposed = new float[Math.multiplyExact(in, out)];
+    for (int o = 0; o < out; o++) {
+      for (int i = 0; i < in; i++) {
+        transposed[i * out + o] = weight.getFloat((long) o * in + i);
+      }
+    }
+    return new HostLinear(transposed, bias.toFloatArray());
+  }
+
+  int out() {
+    return bias.length;
+  }
+
+  float[] apply(float[] x) {
+    int out = bias.length;
+    float[] y = bias.clone();
+    for (int i = 0; i < x.length; i++) {
+      float factor = x[i];
+      for (int o = 0; o < out; o++) {
+        y[o] += factor * transposed[i * out + o];
+      }
+    }
+    return y;
+  }
+}

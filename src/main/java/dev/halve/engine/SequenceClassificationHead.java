@@ -1,0 +1,93 @@
+package dev.halve.engine;
+
+import dev.halve.core.Tensor;
+import java.util.List;
+
+/**
+ * A class for each row, from its first token: a dense layer, an activation, a classifier, each
+ * family's own. Hugging Face's {@code BertForSequenceClassification} and its kin.
+ */
+public final class SequenceClassificationHead implements EncoderHead {
+  private final HostLinear dense;
+  private final Activation activation;
+  private final HostLinear classifier;
+  private final List<String> labels;
+  private final boolean multiLabel;
+
+  private enum Activation {
+    TANH,
+    RELU,
+    GELU;
+
+    float of(float x) {
+      return switch (this) {
+        case TANH -> (float) Math.tanh(x);
+        case RELU -> Math.max(x, 0);
+        case GELU -> (float) (x * 0.5 * (1 + ErrorFunction.erf(x / Math.sqrt(2))));
+      };
+    }
+  }
+
+  private SequenceClassificationHead(
+      HostLinear dense,
+      Activation activation,
+      HostLinear classifier,
+      List<String> labels,
+      boolean multiLabel) {
+    this.dense = dense;
+    this.activation = activation;
+    this.classifier = classifier;
+    this.labels = labels;
+    this.multiLabel = multiLabel;
+  }
+
+  static SequenceClassificationHead of(
+      StoredTensors tensors, BertConfig config, Labels labels, boolean multiLabel) {
+    ModelFamily family = config.family();
+    String dense =
+        switch (family) {
+          case BERT -> tensors.prefix() + "pooler.dense";
+          case ROBERTA, XLM_ROBERTA, ELECTRA -> "classifier.dense";
+          case DISTILBERT -> "pre_classifier";
+        };
+    String classifier =
+        switch (family) {
+          case BERT, DISTILBERT -> "classifier";
+          case ROBERTA, XLM_ROBERTA, ELECTRA -> "classifier.out_proj";
+        };
+    Activation activation =
+        switch (family) {
+          case BERT, ROBERTA, XLM_ROBERTA -> Activation.TANH;
+          case DISTILBERT -> Activation.RELU;
+          case ELECTRA -> Activation.GELU;
+        };
+    HostLinear first = tensors.hostLinear(dense, config.hiddenSize());
+    HostLinear last = tensors.hostLinear(classifier, first.out());
+    return new SequenceClassificationHead(
+        first, activation, last, labels.of(last.out()), multiLabel || last.out() == 1);
+  }
+
+  /** The classes' names, in the order of the logits. */
+  public List<String> labels() {
+    return labels;
+  }
+
+  /** Whether a text may have several of the classes, so that each has a probability of its own. */
+  public boolean multiLabel() {
+    return multiLabel;
+  }
+
+  /** Logits, {@code [rows][labels]}. */
+  @Override
+  public float[][] apply(Tensor lastHidden, PackedBatch batch) {
+    float[][] logits = new float[batch.rows()][];
+    for (int row = 0; row < batch.rows(); row++) {
+      float[] inner = dense.apply(EncoderHead.token(lastHidden, batch.rowOffsets()[row]));
+      for (int i = 0; i < inner.length; i++) {
+        inner[i] = activation.of(inner[i]);
+      }
+      logits[row] = classifier.apply(inner);
+    }
+    return logits;
+  }
+}
