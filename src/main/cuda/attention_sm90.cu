@@ -23,9 +23,13 @@
 // A tile at the end of a row holds tokens of the next one: their products are masked, their values
 // set to zero, since they may be anything.
 //
-// Compile-time: HEAD (32 or 64). Launch: 512 threads, as many blocks as there are multiprocessors or
+// In training (TRAINING 1) each query's logSumExp is kept, and P is dropped out (DROPOUT 1) after it was
+// summed; attention.cu says how.
+//
+// Compile-time: HEAD (32 or 64), TRAINING, DROPOUT. Launch: 512 threads, as many blocks as there are multiprocessors or
 // pieces of work, dynamic shared memory (2 * QUERIES + 2 * STAGES * KEYS) * HEAD * 2 + 2048 bytes.
 #include "common.cuh"
+#include "dropout.cuh"
 
 constexpr int WARPGROUPS = 3;
 constexpr int QUERIES = 64 * WARPGROUPS;
@@ -244,6 +248,12 @@ struct Consumer {
   u32 p[KEYS / 16][4];
   Ring<STAGES> keys, values;
   u64 q;
+#if TRAINING
+  float *logSumExp;  // of the piece's head
+  DropoutSite site;
+  u32 seed, rowKeys[2];
+  int length;
+#endif
 
   DEVICE_MEMBER void start(u32 queries) {
     q = descriptor(queries);
@@ -361,6 +371,10 @@ struct Consumer {
       for (int i = 0; i < 4; i++) {
         s[n][i] = exp2_fast(s[n][i] * scaleLog2 - offset[i / 2]);
         sum[i / 2] += s[n][i];
+#if DROPOUT
+        const u32 key = length - valid + n * 8 + threadIdx.x % 4 * 2 + i % 2;
+        if (!site.keeps(key * DROPOUT_COLUMN, rowKeys[i / 2])) s[n][i] = 0.0f;
+#endif
       }
     }
     return moved;
@@ -401,6 +415,9 @@ struct Consumer {
   }
 
   DEVICE_MEMBER void attend(int length) {
+#if TRAINING
+    this->length = length;
+#endif
     Products s;
     int valid = length;  // keys from the tile that P is of
     bool half = length <= HALF;
@@ -429,6 +446,14 @@ struct Consumer {
       total += __shfl_xor_sync(0xffffffffu, total, 1);
       total += __shfl_xor_sync(0xffffffffu, total, 2);
       scale[half] = 1.0f / total;
+#if TRAINING
+      scale[half] *= site.scale;
+      const int query = half * 8 + lane / 4;
+      if (lane % 4 == 0 && query < valid) {
+        const float logarithm = reference[half] * scaleLog2 + log2f(total);
+        logSumExp[(u64)query * (hidden / HEAD)] = logarithm * 0.69314718055994531f;
+      }
+#endif
     }
 #pragma unroll
     for (int n = 0; n < HEAD / 8; n += 2) {
@@ -468,11 +493,21 @@ struct Consumer {
   }
 };
 
-DEVICE void consume(element *out, u32 shared, const Work &work, int hidden, float scaleLog2) {
+DEVICE void consume(element *out, u32 shared, const Work &work, int hidden, float scaleLog2
+#if TRAINING
+                    , float *logSumExp, const DropoutSite &site
+#endif
+) {
   const int warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32 % 4;
   Consumer consumer;
   consumer.shared = shared;
   consumer.scaleLog2 = scaleLog2;
+#if TRAINING
+  consumer.site = site;
+#if DROPOUT
+  consumer.seed = site.seed();
+#endif
+#endif
   Piece piece;
   piece.index = blockIdx.x;
   Ring<2> queries;
@@ -483,6 +518,17 @@ DEVICE void consume(element *out, u32 shared, const Work &work, int hidden, floa
     barrier_wait(shared + QUERIES_FULL + 8 * queries.slot, queries.phase);
     if (firstQuery < piece.length) {
       consumer.start(buffer);
+#if TRAINING
+      const int first = (piece.start + firstQuery + 16 * warp) * work.heads + piece.column / HEAD;
+      consumer.logSumExp = logSumExp + first;
+#if DROPOUT
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const int query = half * 8 + threadIdx.x % 32 / 4;
+        consumer.rowKeys[half] = dropout_row_key(first + query * work.heads, consumer.seed);
+      }
+#endif
+#endif
       consumer.attend(piece.length);
       // The warpgroup's last product may still be reading these queries for another warp.
       asm volatile("bar.sync %0, 128;" ::"r"(warpgroup + 1) : "memory");
@@ -502,7 +548,11 @@ DEVICE void consume(element *out, u32 shared, const Work &work, int hidden, floa
 
 extern "C" __global__ void __launch_bounds__(512, 1)
     attention_sm90(element *out, const __grid_constant__ TensorMap qkv, const int *rowOffsets,
-                   int rows, int heads, int queryBlocks, float scaleLog2) {
+                   int rows, int heads, int queryBlocks, float scaleLog2
+#if TRAINING
+                   , float *logSumExp, DropoutSite site
+#endif
+                   ) {
   extern __shared__ u8 memory[];
   const u32 shared = (shared_address(memory) + 1023) & ~1023u;
   if (threadIdx.x == 0) {
@@ -530,6 +580,10 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     if (threadIdx.x == 128 * WARPGROUPS) produce(qkv, shared, work, hidden);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
+#if TRAINING
+    consume(out, shared, work, hidden, scaleLog2, logSumExp, site);
+#else
     consume(out, shared, work, hidden, scaleLog2);
+#endif
   }
 }

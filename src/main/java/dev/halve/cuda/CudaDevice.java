@@ -41,6 +41,7 @@ final class CudaDevice implements Device {
   private final Products products;
   private final Staging staging;
   private final CudaTraining training;
+  private final TrainingAttention attention;
   private final Scratch biasScratch;
 
   CudaDevice(int index, DType dtype, KernelCache cache) {
@@ -63,6 +64,9 @@ final class CudaDevice implements Device {
     this.products = new Products(context, kernels, launch, measured, operations, dtype, cublas);
     this.staging = new Staging(context);
     this.training = new CudaTraining(context, kernels, launch, cublas, staging, bfloat16);
+    this.attention =
+        new TrainingAttention(
+            kernels, launch, operations, training, context.properties().isHopper());
     this.biasScratch = new Scratch(context);
   }
 
@@ -311,7 +315,7 @@ final class CudaDevice implements Device {
     int headSize = extent(out, 1) / heads;
     requireHeadSize(headSize);
     if (logSumExp != null) {
-      training.attention(qkv, batch, heads, dropout, logSumExp, out);
+      attention.forward(qkv, batch, heads, dropout, logSumExp, out);
       return;
     }
     operations.attention(
@@ -427,7 +431,7 @@ final class CudaDevice implements Device {
       Tensor dOut,
       Tensor dQkv) {
     context.makeCurrent();
-    training.attentionBackward(qkv, batch, heads, dropout, logSumExp, out, dOut, dQkv);
+    attention.backward(qkv, batch, heads, dropout, logSumExp, out, dOut, dQkv);
   }
 
   @Override

@@ -40,8 +40,6 @@ final class CudaTraining implements AutoCloseable {
   private static final int SITE_BYTES = 24;
   private static final int PIECE_BYTES = 56;
   private static final int PIECE_ELEMENTS = 1 << 14;
-  private static final int ATTENTION_WARPS = 4;
-  private static final int ATTENTION_QUERIES = 32;
 
   private final CudaContext context;
   private final Kernels kernels;
@@ -101,7 +99,7 @@ final class CudaTraining implements AutoCloseable {
     return address;
   }
 
-  private void requireTraining() {
+  void requireTraining() {
     if (!bfloat16) {
       throw new HalveException(
           "the GPU trains in bf16 and this device computes in fp16; open it for training");
@@ -128,7 +126,7 @@ final class CudaTraining implements AutoCloseable {
   }
 
   /** Device memory for one operation at a time. Recorded launches keep what they were given. */
-  private long scratch(long bytes) {
+  long scratch(long bytes) {
     if (bytes > scratchBytes) {
       scratchBytes = Math.max(bytes, 2 * scratchBytes);
       scratch = allocate(scratchBytes);
@@ -163,7 +161,7 @@ final class CudaTraining implements AutoCloseable {
   }
 
   /** A use of dropout as the kernels take it; {@code DropoutSite} in dropout.cuh. */
-  private MemorySegment site(Dropout dropout) {
+  MemorySegment site(Dropout dropout) {
     if (!dropout.isNone() && !recording && hostScalars.get(JAVA_INT, 0) != dropout.stepSeed()) {
       // Outside a replay the operation brings its own seed.
       hostScalars.set(JAVA_INT, 0, dropout.stepSeed());
@@ -176,7 +174,7 @@ final class CudaTraining implements AutoCloseable {
     return site;
   }
 
-  private static String flag(boolean value) {
+  static String flag(boolean value) {
     return value ? "1" : "0";
   }
 
@@ -332,82 +330,6 @@ final class CudaTraining implements AutoCloseable {
 
   private static long elementBlocks(Kernel kernel, Tensor x) {
     return Math.clamp(Math.ceilDiv(x.elements(), 2048L), 1, kernel.blocks());
-  }
-
-  void attention(
-      Tensor qkv, DeviceBatch batch, int heads, Dropout dropout, Tensor logSumExp, Tensor out) {
-    requireTraining();
-    int headSize = extent(out, 1) / heads;
-    Map<String, String> definitions =
-        Map.of(
-            "HEAD", String.valueOf(headSize), "TRAINING", "1", "DROPOUT", flag(!dropout.isNone()));
-    MemorySegment site = site(dropout);
-    Kernel kernel = kernels.get("attention.cu", "attention", definitions, 128);
-    launch
-        .of(kernel, Math.ceilDiv(batch.longestRow(), 128), heads, batch.rows(), 128, 0)
-        .with(out)
-        .with(qkv)
-        .with(batch.rowOffsets())
-        .with(extent(out, 1))
-        .with((float) (1 / Math.sqrt(headSize) / Math.log(2)))
-        .with(logSumExp)
-        .with(site)
-        .launch();
-  }
-
-  void attentionBackward(
-      Tensor qkv,
-      DeviceBatch batch,
-      int heads,
-      Dropout dropout,
-      Tensor logSumExp,
-      Tensor out,
-      Tensor dOut,
-      Tensor dQkv) {
-    requireTraining();
-    int hidden = extent(out, 1);
-    int headSize = hidden / heads;
-    int keys = 32 * ATTENTION_WARPS;
-    Map<String, String> definitions =
-        Map.of(
-            "HEAD", String.valueOf(headSize),
-            "WARPS", String.valueOf(ATTENTION_WARPS),
-            "DROPOUT", flag(!dropout.isNone()));
-    long waiting = batch.longestRow() > keys ? 4L * batch.tokens() * hidden : 0;
-    long delta = scratch(4L * batch.tokens() * heads + 256 + waiting);
-    long dQuery = delta + Math.ceilDiv(4L * batch.tokens() * heads, 256L) * 256;
-    long chunks = out.elements() / 8;
-    launch
-        .of(
-            kernels.get("attention_backward.cu", "attention_delta", definitions, 256),
-            Math.ceilDiv(chunks, 256L),
-            1,
-            1,
-            256,
-            0)
-        .with(delta)
-        .with(out)
-        .with(dOut)
-        .with(chunks)
-        .launch();
-    MemorySegment site = site(dropout);
-    int stage = 2 * ATTENTION_QUERIES * headSize * 2 + 3 * ATTENTION_QUERIES * 4;
-    int shared = 2 * keys * headSize * 2 + keys * ATTENTION_QUERIES * 2 + 2 * stage;
-    Kernel kernel =
-        kernels.get("attention_backward.cu", "attention_backward", definitions, keys, shared);
-    launch
-        .of(kernel, heads, batch.rows(), 1, keys, shared)
-        .with(dQkv)
-        .with(dQuery)
-        .with(qkv)
-        .with(dOut)
-        .with(logSumExp)
-        .with(delta)
-        .with(batch.rowOffsets())
-        .with(heads)
-        .with((float) (1 / Math.sqrt(headSize)))
-        .with(site)
-        .launch();
   }
 
   /** Whether layers' weights, biases and gradients follow one another in memory. */

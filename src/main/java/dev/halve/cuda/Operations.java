@@ -123,6 +123,21 @@ final class Operations {
   }
 
   void attentionSm90(long out, long qkv, Rows rows, int heads, int headSize) {
+    attentionSm90(out, qkv, rows, heads, headSize, null);
+  }
+
+  /**
+   * What training asks of attention beside its output.
+   *
+   * @param logSumExp address of F32 {@code [tokens, heads]}
+   * @param site a {@code DropoutSite} of dropout.cuh
+   */
+  record Kept(long logSumExp, MemorySegment site, boolean dropout) {}
+
+  /**
+   * @param kept null in inference
+   */
+  void attentionSm90(long out, long qkv, Rows rows, int heads, int headSize, Kept kept) {
     int queries = 192;
     int stages = 4;
     int keys = 128;
@@ -131,7 +146,12 @@ final class Operations {
         kernels.get(
             "attention_sm90.cu",
             "attention_sm90",
-            Map.of("HEAD", String.valueOf(headSize)),
+            kept == null
+                ? Map.of("HEAD", String.valueOf(headSize))
+                : Map.of(
+                    "HEAD", String.valueOf(headSize),
+                    "TRAINING", "1",
+                    "DROPOUT", CudaTraining.flag(kept.dropout)),
             512,
             sharedBytes);
     int queryBlocks = Math.ceilDiv(rows.longest, queries);
@@ -158,8 +178,11 @@ final class Operations {
           .with(rows.count)
           .with(heads)
           .with(queryBlocks)
-          .with(scaleLog2(headSize))
-          .launch();
+          .with(scaleLog2(headSize));
+      if (kept != null) {
+        launch.with(kept.logSumExp).with(kept.site);
+      }
+      launch.launch();
     }
   }
 

@@ -41,6 +41,9 @@ class KernelCompilationTest {
     sources.addAll(trainingSources());
     if (architecture.equals("sm_90a")) {
       sources.add(new Source("attention_sm90.cu", Map.of("HEAD", "64")));
+      sources.add(
+          new Source("attention_sm90.cu", Map.of("HEAD", "32", "TRAINING", "1", "DROPOUT", "1")));
+      sources.add(new Source("attention_backward_sm90.cu", Map.of("HEAD", "64", "DROPOUT", "1")));
       sources.add(sparse(SparseGemmTile.hopperCandidates(6144).getFirst(), 2));
     }
     sources.add(sparse(SparseGemmTile.ampereCandidates().getFirst(), 1));

@@ -1,0 +1,147 @@
+package dev.halve.cuda;
+
+import static dev.halve.cuda.CudaDevice.address;
+import static dev.halve.cuda.CudaDevice.extent;
+
+import dev.halve.core.Tensor;
+import dev.halve.cuda.KernelLaunch.Kernel;
+import dev.halve.cuda.Operations.Rows;
+import dev.halve.engine.DeviceBatch;
+import dev.halve.engine.Dropout;
+import java.lang.foreign.MemorySegment;
+import java.util.Map;
+
+/** Self-attention that keeps what its gradients need, and the gradients. */
+final class TrainingAttention {
+  private final Kernels kernels;
+  private final KernelLaunch launch;
+  private final Operations operations;
+  private final CudaTraining training;
+  private final boolean hopper;
+
+  TrainingAttention(
+      Kernels kernels,
+      KernelLaunch launch,
+      Operations operations,
+      CudaTraining training,
+      boolean hopper) {
+    this.kernels = kernels;
+    this.launch = launch;
+    this.operations = operations;
+    this.training = training;
+    this.hopper = hopper;
+  }
+
+  void forward(
+      Tensor qkv, DeviceBatch batch, int heads, Dropout dropout, Tensor logSumExp, Tensor out) {
+    training.requireTraining();
+    int headSize = extent(out, 1) / heads;
+    MemorySegment site = training.site(dropout);
+    if (hopper) {
+      Rows rows =
+          new Rows(address(batch.rowOffsets()), batch.rows(), batch.longestRow(), batch.tokens());
+      operations.attentionSm90(
+          address(out),
+          address(qkv),
+          rows,
+          heads,
+          headSize,
+          new Operations.Kept(address(logSumExp), site, !dropout.isNone()));
+      return;
+    }
+    Map<String, String> definitions =
+        Map.of(
+            "HEAD", String.valueOf(headSize),
+            "TRAINING", "1",
+            "DROPOUT", CudaTraining.flag(!dropout.isNone()));
+    Kernel kernel = kernels.get("attention.cu", "attention", definitions, 128);
+    launch
+        .of(kernel, Math.ceilDiv(batch.longestRow(), 128), heads, batch.rows(), 128, 0)
+        .with(out)
+        .with(qkv)
+        .with(batch.rowOffsets())
+        .with(extent(out, 1))
+        .with((float) (1 / Math.sqrt(headSize) / Math.log(2)))
+        .with(logSumExp)
+        .with(site)
+        .launch();
+  }
+
+  void backward(
+      Tensor qkv,
+      DeviceBatch batch,
+      int heads,
+      Dropout dropout,
+      Tensor logSumExp,
+      Tensor out,
+      Tensor dOut,
+      Tensor dQkv) {
+    training.requireTraining();
+    int hidden = extent(out, 1);
+    int headSize = hidden / heads;
+    Kernel kernel = backwardKernel(headSize, dropout);
+    int keys = 128;
+    long waiting = batch.longestRow() > keys ? 4L * batch.tokens() * hidden : 0;
+    long delta = training.scratch(4L * batch.tokens() * heads + 256 + waiting);
+    long dQuery = delta + Math.ceilDiv(4L * batch.tokens() * heads, 256L) * 256;
+    long chunks = out.elements() / 8;
+    launch
+        .of(
+            kernels.get(
+                "attention_backward.cu", "attention_delta", definitions(headSize, dropout), 256),
+            Math.ceilDiv(chunks, 256L),
+            1,
+            1,
+            256,
+            0)
+        .with(delta)
+        .with(out)
+        .with(dOut)
+        .with(chunks)
+        .launch();
+    MemorySegment site = training.site(dropout);
+    launch
+        .of(kernel, heads, batch.rows(), 1, kernel.threads(), kernel.sharedBytes())
+        .with(dQkv)
+        .with(dQuery)
+        .with(qkv)
+        .with(dOut)
+        .with(logSumExp)
+        .with(delta)
+        .with(batch.rowOffsets())
+        .with(heads)
+        .with((float) (1 / Math.sqrt(headSize)))
+        .with(site)
+        .launch();
+  }
+
+  /** Of attention_backward.cu. */
+  private static Map<String, String> definitions(int headSize, Dropout dropout) {
+    return Map.of(
+        "HEAD", String.valueOf(headSize),
+        "WARPS", "4",
+        "DROPOUT", CudaTraining.flag(!dropout.isNone()));
+  }
+
+  /** Both take the same arguments and 128 keys at a time. */
+  private Kernel backwardKernel(int headSize, Dropout dropout) {
+    int rowBytes = 2 * headSize;
+    if (hopper) {
+      int stages = 3;
+      int queries = 64;
+      int scores = 4 * queries * 128;
+      int shared = 2 * 128 * rowBytes + scores + stages * queries * (2 * rowBytes + 12) + 1024;
+      Map<String, String> definitions =
+          Map.of(
+              "HEAD", String.valueOf(headSize),
+              "DROPOUT", CudaTraining.flag(!dropout.isNone()));
+      return kernels.get(
+          "attention_backward_sm90.cu", "attention_backward_sm90", definitions, 256, shared);
+    }
+    int queries = 32;
+    int stage = queries * (2 * rowBytes + 12);
+    int shared = 2 * 128 * rowBytes + 128 * queries * 2 + 2 * stage;
+    return kernels.get(
+        "attention_backward.cu", "attention_backward", definitions(headSize, dropout), 128, shared);
+  }
+}
