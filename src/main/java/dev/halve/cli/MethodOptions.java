@@ -8,12 +8,15 @@ import dev.halve.recipe.PruningMethod;
 import dev.halve.recipe.PruningPlan;
 import dev.halve.recipe.PruningSettings;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** By which method to prune, to what, calibrated on what. */
 final class MethodOptions {
+  private static final String SHARE = "\\d{1,2}(\\.\\d+)?%";
+
   @Option(
       names = "--method",
       paramLabel = "NAME",
@@ -64,16 +67,14 @@ final class MethodOptions {
 
   @Option(
       names = "--keep-dense",
-      paramLabel = "NAMES",
+      paramLabel = "NAMES|SHARE%%",
       split = ",",
-      description = "Layers that are left as they are, with * and ?: '*.value,*.layer.0.*'.")
+      description =
+          "Layers that are left as they are, with * and ?: '*.value,*.layer.0.*'; or 10%%: so much"
+              + " of the weights, in the layers that suffer most.")
   private List<String> keepDense;
 
   @Mixin private PruningOptions weightNorm;
-
-  boolean methodNamed() {
-    return method != null;
-  }
 
   /** The plan that was asked for. */
   PruningPlan plan() {
@@ -96,7 +97,45 @@ final class MethodOptions {
         permute,
         damping == null ? SparseGptSparsifier.DAMPING : damping,
         calibration == null ? null : calibration(),
-        keepDense == null ? List.of() : keepDense);
+        names(keepDense),
+        budget(keepDense));
+  }
+
+  private static List<String> names(List<String> keepDense) {
+    return keepDense == null
+        ? List.of()
+        : keepDense.stream().filter(each -> !each.matches(SHARE)).toList();
+  }
+
+  private static double budget(List<String> keepDense) {
+    return keepDense == null
+        ? 0
+        : keepDense.stream()
+            .filter(each -> each.matches(SHARE))
+            .mapToDouble(each -> Double.parseDouble(each.replace("%", "")) / 100)
+            .sum();
+  }
+
+  /** The plans that are compared: every method, and those by magnitudes in another order too. */
+  List<PruningPlan> comparison() {
+    requireText("--compare");
+    List<PruningPlan> plans = new ArrayList<>();
+    for (PruningMethod each : PruningMethod.values()) {
+      plans.add(plan(each).with(each, false));
+      if (each != PruningMethod.TRANSPOSABLE) {
+        plans.add(plan(each).with(each, true));
+      }
+    }
+    return plans;
+  }
+
+  /**
+   * @throws HalveException if no calibration text is named
+   */
+  void requireText(String option) {
+    if (calibration == null) {
+      throw new HalveException(option + " measures on text; name it with --calibration FILE");
+    }
   }
 
   private CalibrationSettings calibration() {

@@ -1,6 +1,16 @@
 package dev.halve.cli;
 
+import dev.halve.core.HalveException;
+import dev.halve.core.io.AtomicFile;
+import dev.halve.recipe.Comparison;
+import dev.halve.recipe.DataSettings;
+import dev.halve.recipe.EvaluationSettings;
+import dev.halve.recipe.FeatureSettings;
+import dev.halve.recipe.Questions;
+import dev.halve.recipe.Sensitivity;
 import dev.halve.recipe.Steps;
+import dev.halve.report.MethodComparison;
+import dev.halve.report.SensitivityRanking;
 import java.nio.file.Path;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -19,22 +29,99 @@ import picocli.CommandLine.Option;
       "  ./halve prune --model dense --out pruned",
       "  ./halve prune --model dense --sparsity-level 0.5 --sparse-block-shape 1x4 --out"
           + " half-pruned",
-      "  ./halve prune --model dense --method sparsegpt --permute --calibration train.json --out"
-          + " pruned"
+      "  ./halve prune --model dense --method sparsegpt --calibration train.json --out pruned",
+      "  ./halve prune --model dense --compare --calibration train.json --eval dev.json",
+      "  ./halve prune --model dense --sensitivity --calibration train.json --plot layers.png"
     })
 final class PruneCommand extends HalveCommand {
   @Mixin private ModelOption model;
   @Mixin private MethodOptions method;
+  @Mixin private DataOptions data;
+  @Mixin private FeatureOptions features;
+  @Mixin private EvaluationOptions evaluation;
+
+  @Option(names = "--out", paramLabel = "FOLDER", description = "Where the pruned model goes.")
+  private Path out;
 
   @Option(
-      names = "--out",
-      required = true,
-      paramLabel = "FOLDER",
-      description = "Where the pruned model goes.")
-  private Path out;
+      names = "--compare",
+      description =
+          "Prune by every method in turn and show what each leaves: reconstruction error by layer,"
+              + " scores where questions are named, time. Nothing is written.")
+  private boolean compare;
+
+  @Option(
+      names = "--sensitivity",
+      description =
+          "Prune one layer at a time and rank the layers by what it costs: reconstruction error,"
+              + " and where questions are named loss and scores. Nothing is written.")
+  private boolean sensitivity;
+
+  @Option(
+      names = "--plot",
+      paramLabel = "FILE",
+      description = "Where a picture of the sensitivities goes, a PNG.")
+  private Path plot;
 
   @Override
   void run(Console console, TerminalProgress progress) {
+    if (compare || sensitivity) {
+      if (out != null || compare && sensitivity) {
+        throw new HalveException("--compare, --sensitivity and --out exclude each other");
+      }
+      if (compare) {
+        compare(console, progress);
+      } else {
+        rank(console, progress);
+      }
+      return;
+    }
+    if (out == null) {
+      throw new HalveException("--out FOLDER is missing: where the pruned model goes");
+    }
+    if (data.named() || plot != null) {
+      throw new HalveException("questions and plots belong to --compare and --sensitivity");
+    }
+    prune(console, progress);
+  }
+
+  private Questions questions() {
+    return data.named()
+        ? new Questions(
+            data.over(DataSettings.SYNTHETIC, false, true),
+            features.over(FeatureSettings.DEFAULT),
+            evaluation.over(EvaluationSettings.DEFAULT))
+        : null;
+  }
+
+  private void compare(Console console, TerminalProgress progress) {
+    MethodComparison comparison =
+        Comparison.compare(
+            model.orElse(ModelOption.EMBEDDED), method.comparison(), questions(), progress);
+    if (json()) {
+      console.json(comparison);
+    } else {
+      progress.hide();
+      console.print(comparison.text());
+    }
+  }
+
+  private void rank(Console console, TerminalProgress progress) {
+    method.requireText("--sensitivity");
+    SensitivityRanking ranking =
+        Sensitivity.rank(model.orElse(ModelOption.EMBEDDED), method.plan(), questions(), progress);
+    if (plot != null) {
+      AtomicFile.write(plot, ranking.png());
+    }
+    if (json()) {
+      console.json(ranking);
+    } else {
+      progress.hide();
+      console.print(ranking.text());
+    }
+  }
+
+  private void prune(Console console, TerminalProgress progress) {
     Steps.Pruned pruned =
         Steps.prune(model.orElse(ModelOption.EMBEDDED), method.plan(), out, progress);
     if (json()) {
@@ -50,6 +137,9 @@ final class PruneCommand extends HalveCommand {
         TerminalProgress.duration(pruned.seconds()));
     for (String name : pruned.leftDense()) {
       console.print("left dense, its shape cannot be pruned so: " + name);
+    }
+    for (String name : pruned.keptDense()) {
+      console.print("kept dense, it suffers most: " + name);
     }
   }
 }

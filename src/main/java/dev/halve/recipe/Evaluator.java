@@ -1,6 +1,5 @@
 package dev.halve.recipe;
 
-import dev.halve.core.Tensor;
 import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.CompiledModel;
 import dev.halve.engine.PackedBatch;
@@ -13,6 +12,7 @@ import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
+import java.util.function.BiConsumer;
 import java.util.stream.IntStream;
 
 /** Answers questions in batches of rows of similar lengths, on the compiled model. */
@@ -21,10 +21,16 @@ public final class Evaluator {
 
   /**
    * @param predictions answers by question id
+   * @param loss that training lowers: the mean over rows of the cross entropies of start and end,
+   *     halved
    * @param seconds of the forward passes and the reading off of answers
    */
   public record Outcome(
-      Map<String, String> predictions, SquadScore score, double seconds, double tokensPerS) {}
+      Map<String, String> predictions,
+      SquadScore score,
+      double loss,
+      double seconds,
+      double tokensPerS) {}
 
   /**
    * Answers and scores.
@@ -41,10 +47,24 @@ public final class Evaluator {
       String name,
       Progress progress) {
     long started = System.nanoTime();
-    Map<String, String> predictions = answers(model, features, settings, name, progress).texts();
+    double[] loss = new double[1];
+    Map<String, String> predictions =
+        answers(
+                model,
+                features,
+                settings,
+                name,
+                progress,
+                (rows, logits) -> loss[0] += loss(features, rows, logits))
+            .texts();
     double seconds = (System.nanoTime() - started) / 1e9;
     long tokens = features.features().stream().mapToLong(QaFeature::length).sum();
-    return new Outcome(predictions, SquadScore.of(dataset, predictions), seconds, tokens / seconds);
+    return new Outcome(
+        predictions,
+        SquadScore.of(dataset, predictions),
+        loss[0] / features.features().size(),
+        seconds,
+        tokens / seconds);
   }
 
   /** The answers to all examples. */
@@ -54,6 +74,16 @@ public final class Evaluator {
       EvaluationSettings settings,
       String name,
       Progress progress) {
+    return answers(model, features, settings, name, progress, (rows, logits) -> {});
+  }
+
+  private static Answers answers(
+      BertForQuestionAnswering model,
+      QaFeatures features,
+      EvaluationSettings settings,
+      String name,
+      Progress progress,
+      BiConsumer<int[], float[]> seen) {
     List<int[]> batches = batches(features.features(), settings.batchSize());
     List<PackedBatch> packed = batches.stream().map(rows -> pack(features, rows)).toList();
     packed.forEach(batch -> batch.check(model.config()));
@@ -65,14 +95,38 @@ public final class Evaluator {
     try (CompiledModel compiled = model.compile(maxTokens, maxRows)) {
       for (int batch = 0; batch < batches.size(); batch++) {
         stage.checkStop("its answers are not kept");
-        Tensor logits = compiled.run(packed.get(batch));
-        answers.add(batches.get(batch), logits.toFloatArray());
+        float[] logits = compiled.run(packed.get(batch)).toFloatArray();
+        answers.add(batches.get(batch), logits);
+        seen.accept(batches.get(batch), logits);
         done += batches.get(batch).length;
         stage.advance(done, "");
       }
     }
     stage.end();
     return answers;
+  }
+
+  /** The sum over rows; a row without its answer has it at its first token, as in training. */
+  private static double loss(QaFeatures features, int[] rows, float[] logits) {
+    double sum = 0;
+    int from = 0;
+    for (int row : rows) {
+      QaFeature feature = features.features().get(row);
+      int[] targets = {feature.startPosition(), feature.endPosition()};
+      for (int column = 0; column < 2; column++) {
+        double most = Double.NEGATIVE_INFINITY;
+        for (int token = 0; token < feature.length(); token++) {
+          most = Math.max(most, logits[2 * (from + token) + column]);
+        }
+        double exponentials = 0;
+        for (int token = 0; token < feature.length(); token++) {
+          exponentials += Math.exp(logits[2 * (from + token) + column] - most);
+        }
+        sum += (most + Math.log(exponentials) - logits[2 * (from + targets[column]) + column]) / 2;
+      }
+      from += feature.length();
+    }
+    return sum;
   }
 
   /** Indices of rows, the longest first, so that a batch has rows of about one length. */

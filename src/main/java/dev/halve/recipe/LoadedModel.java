@@ -63,7 +63,7 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
 
   /** The rows that a plan calibrates on; none where it needs none. */
   List<PackedBatch> calibration(PruningPlan plan) {
-    return plan.method().calibrates()
+    return plan.needsText()
         ? Calibration.batches(tokenizer, model.bert(), plan.calibration())
         : List.of();
   }

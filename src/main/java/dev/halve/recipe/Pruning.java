@@ -105,7 +105,20 @@ public final class Pruning {
         settings.norm() == 1 ? WeightNormSparsifier.Norm.L1 : WeightNormSparsifier.Norm.L2);
   }
 
-  private static List<String> squash(Sparsifier sparsifier, List<Linear> linears) {
+  /** The plan's method for layers with these inputs. */
+  static Sparsifier sparsifier(PruningPlan plan, InputMoments inputs) {
+    return switch (plan.method()) {
+      case MAGNITUDE, TRANSPOSABLE -> uncalibrated(plan);
+      case WANDA -> {
+        Tensor norms = inputs.norms(Arena.ofAuto());
+        yield new WandaSparsifier(plan.pattern(), name -> norms);
+      }
+      case SPARSEGPT -> new SparseGptSparsifier(plan.pattern(), plan.damping(), name -> inputs);
+    };
+  }
+
+  /** Prunes the layers that fit; names the others. */
+  static List<String> squash(Sparsifier sparsifier, List<Linear> linears) {
     List<String> leftDense = sparsifier.prepare(linears);
     sparsifier.step();
     sparsifier.squashMask();
@@ -146,8 +159,7 @@ public final class Pruning {
       }
     }
     try (InputMoments moments = Calibration.moments(pass, stop)) {
-      return squash(
-          new SparseGptSparsifier(plan.pattern(), plan.damping(), name -> moments), readers);
+      return squash(sparsifier(plan, moments), readers);
     }
   }
 

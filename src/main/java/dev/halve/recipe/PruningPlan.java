@@ -4,6 +4,7 @@ import dev.halve.core.HalveException;
 import dev.halve.core.sparsify.NOfM;
 import dev.halve.core.sparsify.SparseGptSparsifier;
 import java.util.List;
+import java.util.stream.Stream;
 
 /**
  * How a model is pruned, once.
@@ -14,6 +15,8 @@ import java.util.List;
  * @param damping of SparseGPT, a share of the Hessian's mean diagonal
  * @param calibration the text that activations come from; null for methods that need none
  * @param keepDense names of linear layers that are left as they are, with * and ? as in a shell
+ * @param denseBudget the share of the encoder's linear weights that may stay dense beside them, in
+ *     the layers that suffer most; 0 for none
  */
 public record PruningPlan(
     PruningMethod method,
@@ -22,10 +25,17 @@ public record PruningPlan(
     boolean permute,
     double damping,
     CalibrationSettings calibration,
-    List<String> keepDense) {
+    List<String> keepDense,
+    double denseBudget) {
   public PruningPlan {
     Settings.require(damping > 0 && damping <= 1, "damping", "above 0, at most 1", damping);
     keepDense = List.copyOf(keepDense);
+    Settings.require(
+        denseBudget >= 0 && denseBudget < 1, "dense budget", "0 or more, below 1", denseBudget);
+    if (denseBudget > 0 && calibration == null) {
+      throw new HalveException(
+          "a dense budget goes to the layers that suffer most; name text to measure that on");
+    }
     if (method.calibrates() && calibration == null) {
       throw new HalveException(
           method
@@ -52,17 +62,31 @@ public record PruningPlan(
         false,
         SparseGptSparsifier.DAMPING,
         null,
-        List.of());
+        List.of(),
+        0);
   }
 
   /** The same plan by another method. */
   public PruningPlan with(PruningMethod other, boolean permuted) {
-    return new PruningPlan(other, weightNorm, pattern, permuted, damping, calibration, keepDense);
+    return new PruningPlan(
+        other, weightNorm, pattern, permuted, damping, calibration, keepDense, denseBudget);
   }
 
   /** The same plan on another text. */
   PruningPlan withCalibration(CalibrationSettings other) {
-    return new PruningPlan(method, weightNorm, pattern, permute, damping, other, keepDense);
+    return new PruningPlan(
+        method, weightNorm, pattern, permute, damping, other, keepDense, denseBudget);
+  }
+
+  /** The same plan with names in place of the budget. */
+  PruningPlan keepingDense(List<String> names) {
+    List<String> all = Stream.concat(keepDense.stream(), names.stream()).toList();
+    return new PruningPlan(method, weightNorm, pattern, permute, damping, calibration, all, 0);
+  }
+
+  /** Whether the plan cannot be carried out without text. */
+  boolean needsText() {
+    return method.calibrates() || denseBudget > 0;
   }
 
   /** {@code sparsegpt}, or {@code sparsegpt, permuted}. */

@@ -130,6 +130,7 @@ public final class Steps {
    *
    * @param method and how else, in words
    * @param leftDense names of the weights whose shape cannot be pruned so
+   * @param keptDense names of the layers that the dense budget went to
    * @param sparsity the share of zeros in the encoder's linear weights
    * @param seconds of the pruning, without reading and writing
    */
@@ -140,7 +141,8 @@ public final class Steps {
       double sparsity,
       double seconds,
       List<LayerSparsity> layers,
-      List<String> leftDense) {}
+      List<String> leftDense,
+      List<String> keptDense) {}
 
   /** Prunes the encoder's linear weights, on the host, and leaves dense weights with zeros. */
   public static Pruned prune(String model, PruningPlan plan, Path out, Progress progress) {
@@ -150,7 +152,12 @@ public final class Steps {
       Compression.decompress(loaded.model());
       List<PackedBatch> calibration = loaded.calibration(plan);
       long started = System.nanoTime();
-      Pruning.Outcome outcome = Pruning.prune(loaded.model().bert(), plan, calibration, progress);
+      List<String> keptDense =
+          plan.denseBudget() > 0
+              ? Sensitivity.withinBudget(loaded, plan, calibration, progress)
+              : List.of();
+      Pruning.Outcome outcome =
+          Pruning.prune(loaded.model().bert(), plan.keepingDense(keptDense), calibration, progress);
       double seconds = (System.nanoTime() - started) / 1e9;
       PretrainedModel.save(loaded.model(), loaded.origin(), out);
       List<LayerSparsity> layers = Pruning.layers(loaded.model());
@@ -160,7 +167,8 @@ public final class Steps {
           Pruning.sparsity(layers),
           seconds,
           layers,
-          outcome.leftDense().stream().map(name -> name + ".weight").toList());
+          outcome.leftDense().stream().map(name -> name + ".weight").toList(),
+          keptDense);
     }
   }
 

@@ -343,6 +343,11 @@ class BadInputTest {
     assertRefused(pruneBy(good, "--pattern", "2:4", "--norm", 1), "--pattern");
     assertRefused(pruneBy(good, "--damping", 0), "damping", "0");
     assertRefused(pruneBy(good, "--keep-dense", "*.layer.9.*"), "*.layer.9.*");
+    assertRefused(pruneBy(good, "--keep-dense", "10%"), "dense budget", "text");
+    assertRefused(pruneBy(good, "--compare"), "--compare", "--out");
+    assertRefused(halve("prune", "--model", good), "--out");
+    assertRefused(halve("prune", "--model", good, "--compare"), "--calibration");
+    assertRefused(halve("prune", "--model", good, "--sensitivity"), "--calibration");
     assertThat(folder.resolve("out")).doesNotExist();
   }
 

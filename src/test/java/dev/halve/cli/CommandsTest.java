@@ -8,8 +8,10 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -74,6 +76,40 @@ class CommandsTest {
         json("prune", "--model", model, "--out", out, "--pattern", "1:4", "--keep-dense", "*.key");
     assertThat(oneOfFour.get("layers").valueStream().map(each -> each.get("pattern").asString()))
         .containsOnly("1:4", "dense");
+  }
+
+  @Test
+  void methodsAreComparedAndLayersRanked() {
+    Object[] text = {"--calibration", questions, "--calibration-length", 64};
+    Object[] compare = {"prune", "--model", model, "--compare"};
+    JsonNode comparison = json(with(with(compare, text), "--eval", questions));
+    assertThat(comparison.get("questions").asInt()).isEqualTo(8);
+    assertThat(comparison.get("methods").valueStream().map(each -> each.get("method").asString()))
+        .containsExactly(
+            "magnitude",
+            "magnitude, permuted",
+            "wanda",
+            "wanda, permuted",
+            "sparsegpt",
+            "sparsegpt, permuted",
+            "transposable");
+    assertThat(comparison.get("methods").valueStream())
+        .allMatch(each -> each.get("reconstruction_error").size() == 12)
+        .allMatch(each -> each.get("score").get("f1").isNumber());
+    assertThat(succeed(with(compare, text)).out())
+        .containsPattern("(?m)^sparsegpt, permuted( +\\d+\\.\\d\\d){5} +\\d+\\.\\d$")
+        .containsPattern("(?m)^1( +\\d+\\.\\d\\d){7}$");
+    Path plot = folder.resolve("layers.png");
+    Object[] rank = {"prune", "--model", model, "--sensitivity", "--plot", plot};
+    assertThat(succeed(with(rank, text)).out()).containsPattern("(?m)^1 +bert.* +\\d+\\.\\d{3}$");
+    assertThat(plot).isNotEmptyFile();
+    Object[] budget = {"prune", "--model", model, "--keep-dense", "20%", "--out"};
+    assertThat(succeed(with(with(budget, folder.resolve("budget")), text)).out())
+        .contains("kept dense, it suffers most: bert.encoder.layer");
+  }
+
+  private static Object[] with(Object[] first, Object... more) {
+    return Stream.concat(Arrays.stream(first), Arrays.stream(more)).toArray();
   }
 
   @Test

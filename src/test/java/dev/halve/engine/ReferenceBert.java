@@ -93,7 +93,7 @@ public final class ReferenceBert {
   }
 
   /** The mean over rows of the halved cross entropies of start and end. */
-  double loss(int[] starts, int[] ends) {
+  public double loss(int[] starts, int[] ends) {
     double[][] logits = logits();
     double total = 0;
     int counted = 0;

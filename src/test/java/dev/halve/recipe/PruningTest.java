@@ -64,7 +64,8 @@ class PruningTest {
         permute,
         0.01,
         text,
-        List.of(keepDense));
+        List.of(keepDense),
+        0);
   }
 
   private Map<String, Tensor> weights() {
@@ -215,6 +216,40 @@ class PruningTest {
         .filter(each -> each.name().equals(name))
         .findFirst()
         .orElseThrow();
+  }
+
+  @Test
+  void reconstructionErrorsAreThoseOfTheProductsOnTheDenseModelsInputs() {
+    Map<String, List<double[]>> inputs = inputs();
+    try (ReconstructionError error = new ReconstructionError(model.bert(), TEXT, Progress.NONE)) {
+      error.of(model.bert()).values().forEach(each -> assertThat(each).isZero());
+      Pruning.prune(
+          model.bert(), plan(PruningMethod.SPARSEGPT, false, "*.key"), TEXT, Progress.NONE);
+      Map<String, Double> found = error.of(model.bert());
+      assertThat(found).hasSize(12);
+      for (Linear linear : model.bert().linears()) {
+        Tensor before = dense.get(linear.name());
+        Tensor after = linear.weight(arena);
+        double changed = 0;
+        double whole = 0;
+        for (double[] x : inputs.get(linear.name())) {
+          for (int row = 0; row < linear.out(); row++) {
+            double was = 0;
+            double is = 0;
+            for (int i = 0; i < linear.in(); i++) {
+              was += x[i] * before.getFloat((long) row * linear.in() + i);
+              is += x[i] * after.getFloat((long) row * linear.in() + i);
+            }
+            changed += (was - is) * (was - is);
+            whole += was * was;
+          }
+        }
+        assertThat(found.get(linear.name()))
+            .as(linear.name())
+            .isCloseTo(changed / whole, within(1e-4 * changed / whole + 1e-12));
+        assertThat(changed > 0).isEqualTo(!linear.name().endsWith("key"));
+      }
+    }
   }
 
   @Test

@@ -10,11 +10,12 @@ import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.VectorSpecies;
 
 /**
- * The search behind {@link ChannelPermutation}, over pairs of groups of four channels: for each
- * pair it tries all 35 ways to part its eight channels and takes the best. A sweep meets every pair
- * of groups once, in rounds of disjoint pairs, so that threads change nothing in the result. When
- * no pair gains any more, a few channels are exchanged at random and the search goes on from there;
- * a result that is not better is forgotten.
+ * The search behind {@link ChannelPermutation}, over pairs of groups of four channels: a pair
+ * exchanges the two channels that gain most. A sweep meets every pair of groups once, in rounds of
+ * disjoint pairs, so that threads change nothing in the result. Where groups are few, it then tries
+ * all 35 ways to part the eight channels of a pair, which costs some ten times as much. When no
+ * pair gains any more, a few channels are exchanged at random and the search goes on from there; a
+ * result that is not better is forgotten.
  */
 final class PermutationSearch {
   // One width on every machine, and lanes summed in order: the result does not depend on either.
@@ -22,6 +23,12 @@ final class PermutationSearch {
 
   /** A smaller relative gain is not worth another sweep. */
   private static final double LEAST_GAIN = 1e-6;
+
+  /** More groups than this only exchange channels, two at a time. */
+  private static final int FEW_GROUPS = 64;
+
+  /** Where groups are many, a sweep that gained less than this of what was kept is the last. */
+  private static final double LEAST_SWEEP_GAIN = 2e-4;
 
   /** The ways to part eight: a bit for each that stays with the first. */
   private static final int[] HALVES =
@@ -32,6 +39,15 @@ final class PermutationSearch {
    * floats: magnitudes order as their bits do, and comparing those takes one instruction.
    */
   private final int[][] channels;
+
+  /**
+   * The second largest of the three others, {@code [in][rows]} by place, as bits of floats, and the
+   * sum over the rows of the largest: with these, what another channel in the place would keep is a
+   * maximum and a sum.
+   */
+  private final int[][] seconds;
+
+  private final double[] largest;
 
   private final int segmentGroups;
   private final SplittableRandom random;
@@ -55,6 +71,8 @@ final class PermutationSearch {
         }
       }
     }
+    this.seconds = new int[in][channels[0].length];
+    this.largest = new double[in];
     this.segmentGroups = segment / 4;
     this.random = new SplittableRandom(seed);
     this.order = IntStream.range(0, in).toArray();
@@ -63,9 +81,7 @@ final class PermutationSearch {
   }
 
   ChannelPermutation search(int escapes) {
-    for (int group = 0; group < kept.length; group++) {
-      kept[group] = kept(order, 4 * group);
-    }
+    IntStream.range(0, kept.length).parallel().forEach(this::weigh);
     double before = Arrays.stream(kept).sum();
     descend();
     int[] bestOrder = order.clone();
@@ -77,7 +93,7 @@ final class PermutationSearch {
         System.arraycopy(order, 0, bestOrder, 0, order.length);
         System.arraycopy(kept, 0, bestKept, 0, kept.length);
       } else {
-        restore(bestOrder, bestKept);
+        restore(bestOrder);
       }
     }
     double total = 0;
@@ -89,23 +105,43 @@ final class PermutationSearch {
     return new ChannelPermutation(bestOrder, before, Arrays.stream(bestKept).sum(), total);
   }
 
-  /** Sweeps until no pair of groups gains. */
+  /** What a pair of groups does when it meets. */
+  @FunctionalInterface
+  private interface Meeting {
+    void improve(int first, int second);
+  }
+
   private void descend() {
+    sweep(this::exchange);
+    if (segmentGroups <= FEW_GROUPS) {
+      // Every pair has to meet anew: it has more to try.
+      Arrays.fill(changed, round);
+      sweep(this::repart);
+    }
+  }
+
+  /** Sweeps until no pair of groups gains. */
+  private void sweep(Meeting meeting) {
     // With an odd number of groups, one of each round meets nobody.
     int players = segmentGroups + segmentGroups % 2;
     boolean gained = true;
     while (gained) {
       long sweepStart = round;
+      double before = Arrays.stream(kept).sum();
       for (int r = 0; r < players - 1; r++) {
-        playRound(players, r);
+        playRound(players, r, meeting);
         round++;
       }
-      gained = Arrays.stream(changed).anyMatch(when -> when >= sweepStart);
+      double gain = Arrays.stream(kept).sum() - before;
+      gained =
+          segmentGroups <= FEW_GROUPS
+              ? Arrays.stream(changed).anyMatch(when -> when >= sweepStart)
+              : gain > LEAST_SWEEP_GAIN * before;
     }
   }
 
   /** One round of a round-robin tournament: the last player stays, the others move on by one. */
-  private void playRound(int players, int r) {
+  private void playRound(int players, int r, Meeting meeting) {
     int pairs = players / 2;
     int segments = kept.length / segmentGroups;
     IntStream.range(0, pairs * segments)
@@ -116,42 +152,119 @@ final class PermutationSearch {
           int second = pair == 0 ? players - 1 : (r + players - 1 - pair) % (players - 1);
           if (first < segmentGroups && second < segmentGroups) {
             int start = task / pairs * segmentGroups;
-            improve(start + first, start + second, round - (players - 1));
+            meet(start + first, start + second, round - (players - 1), meeting);
           }
         });
   }
 
-  /** Parts the channels of two groups anew if that keeps more, and either has changed since. */
-  private void improve(int first, int second, long since) {
-    if (changed[first] <= since && changed[second] <= since) {
-      return;
+  /** Lets two groups meet unless neither has changed since they last did. */
+  private void meet(int first, int second, long since, Meeting meeting) {
+    if (changed[first] > since || changed[second] > since) {
+      meeting.improve(first, second);
     }
+  }
+
+  /** Exchanges the two channels of two groups that gain most, if any do. */
+  private void exchange(int first, int second) {
+    double[] firstKeeps = keptWith(first, second);
+    double[] secondKeeps = keptWith(second, first);
+    double most = (kept[first] + kept[second]) * (1 + LEAST_GAIN);
+    int best = -1;
+    for (int i = 0; i < 16; i++) {
+      double sum = firstKeeps[i] + secondKeeps[i % 4 * 4 + i / 4];
+      if (sum > most) {
+        most = sum;
+        best = i;
+      }
+    }
+    if (best >= 0) {
+      int one = 4 * first + best / 4;
+      int other = 4 * second + best % 4;
+      int channel = order[one];
+      order[one] = order[other];
+      order[other] = channel;
+      touch(first);
+      touch(second);
+    }
+  }
+
+  /**
+   * What a group keeps if channel {@code j} of another takes place {@code i}, at {@code 4i + j}.
+   */
+  private double[] keptWith(int group, int other) {
+    double[] sums = new double[16];
+    for (int j = 0; j < 4; j += 2) {
+      addMaxima(
+          4 * group, channels[order[4 * other + j]], channels[order[4 * other + j + 1]], sums, j);
+    }
+    for (int i = 0; i < 16; i++) {
+      sums[i] += largest[4 * group + i / 4];
+    }
+    return sums;
+  }
+
+  /** Sums of the maxima of four seconds with two channels: eight sums in registers. */
+  private void addMaxima(int place, int[] left, int[] right, double[] sums, int j) {
+    FloatVector zero = FloatVector.zero(FloatVector.SPECIES_256);
+    FloatVector left0 = zero;
+    FloatVector left1 = zero;
+    FloatVector left2 = zero;
+    FloatVector left3 = zero;
+    FloatVector right0 = zero;
+    FloatVector right1 = zero;
+    FloatVector right2 = zero;
+    FloatVector right3 = zero;
+    int[] second0 = seconds[place];
+    int[] second1 = seconds[place + 1];
+    int[] second2 = seconds[place + 2];
+    int[] second3 = seconds[place + 3];
+    for (int row = 0; row < left.length; row += LANES.length()) {
+      IntVector a = IntVector.fromArray(LANES, left, row);
+      IntVector b = IntVector.fromArray(LANES, right, row);
+      IntVector second = IntVector.fromArray(LANES, second0, row);
+      left0 = left0.add(second.max(a).reinterpretAsFloats());
+      right0 = right0.add(second.max(b).reinterpretAsFloats());
+      second = IntVector.fromArray(LANES, second1, row);
+      left1 = left1.add(second.max(a).reinterpretAsFloats());
+      right1 = right1.add(second.max(b).reinterpretAsFloats());
+      second = IntVector.fromArray(LANES, second2, row);
+      left2 = left2.add(second.max(a).reinterpretAsFloats());
+      right2 = right2.add(second.max(b).reinterpretAsFloats());
+      second = IntVector.fromArray(LANES, second3, row);
+      left3 = left3.add(second.max(a).reinterpretAsFloats());
+      right3 = right3.add(second.max(b).reinterpretAsFloats());
+    }
+    sums[j] = sum(left0);
+    sums[4 + j] = sum(left1);
+    sums[8 + j] = sum(left2);
+    sums[12 + j] = sum(left3);
+    sums[j + 1] = sum(right0);
+    sums[4 + j + 1] = sum(right1);
+    sums[8 + j + 1] = sum(right2);
+    sums[12 + j + 1] = sum(right3);
+  }
+
+  /** Parts the channels of two groups anew if that keeps more. */
+  private void repart(int first, int second) {
     int[] eight = new int[8];
     System.arraycopy(order, 4 * first, eight, 0, 4);
     System.arraycopy(order, 4 * second, eight, 4, 4);
     int[] parted = new int[8];
     int[] best = null;
-    double bestFirst = 0;
-    double bestSecond = 0;
     double most = (kept[first] + kept[second]) * (1 + LEAST_GAIN);
     for (int half : HALVES) {
       part(eight, half, parted);
-      double firstKept = kept(parted, 0);
-      double secondKept = kept(parted, 4);
-      if (firstKept + secondKept > most) {
-        most = firstKept + secondKept;
+      double sum = kept(parted, 0) + kept(parted, 4);
+      if (sum > most) {
+        most = sum;
         best = parted.clone();
-        bestFirst = firstKept;
-        bestSecond = secondKept;
       }
     }
     if (best != null) {
       System.arraycopy(best, 0, order, 4 * first, 4);
       System.arraycopy(best, 4, order, 4 * second, 4);
-      kept[first] = bestFirst;
-      kept[second] = bestSecond;
-      changed[first] = round;
-      changed[second] = round;
+      touch(first);
+      touch(second);
     }
   }
 
@@ -185,9 +298,14 @@ final class PermutationSearch {
       sum = sum.add(highAb.max(highCd).reinterpretAsFloats());
       sum = sum.add(highAb.min(highCd).max(low).reinterpretAsFloats());
     }
+    return sum(sum);
+  }
+
+  /** In the order of the lanes, whatever the machine. */
+  private static double sum(FloatVector lanes) {
     double total = 0;
-    for (int lane = 0; lane < LANES.length(); lane++) {
-      total += sum.lane(lane);
+    for (float lane : lanes.toArray()) {
+      total += lane;
     }
     return total;
   }
@@ -208,18 +326,38 @@ final class PermutationSearch {
     }
   }
 
-  private void restore(int[] bestOrder, double[] bestKept) {
+  private void restore(int[] bestOrder) {
     for (int group = 0; group < kept.length; group++) {
       if (!Arrays.equals(order, 4 * group, 4 * group + 4, bestOrder, 4 * group, 4 * group + 4)) {
         System.arraycopy(bestOrder, 4 * group, order, 4 * group, 4);
-        kept[group] = bestKept[group];
-        changed[group] = round;
+        touch(group);
       }
     }
   }
 
   private void touch(int group) {
-    kept[group] = kept(order, 4 * group);
+    weigh(group);
     changed[group] = round;
+  }
+
+  /** Finds what a group keeps, and what it would with one channel less. */
+  private void weigh(int group) {
+    int start = 4 * group;
+    kept[group] = kept(order, start);
+    for (int i = 0; i < 4; i++) {
+      int[] a = channels[order[start + (i + 1) % 4]];
+      int[] b = channels[order[start + (i + 2) % 4]];
+      int[] c = channels[order[start + (i + 3) % 4]];
+      FloatVector sum = FloatVector.zero(FloatVector.SPECIES_256);
+      for (int row = 0; row < a.length; row += LANES.length()) {
+        IntVector va = IntVector.fromArray(LANES, a, row);
+        IntVector vb = IntVector.fromArray(LANES, b, row);
+        IntVector vc = IntVector.fromArray(LANES, c, row);
+        IntVector high = va.max(vb);
+        sum = sum.add(high.max(vc).reinterpretAsFloats());
+        va.min(vb).max(high.min(vc)).intoArray(seconds[start + i], row);
+      }
+      largest[start + i] = sum(sum);
+    }
   }
 }

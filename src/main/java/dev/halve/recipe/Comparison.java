@@ -1,0 +1,88 @@
+package dev.halve.recipe;
+
+import dev.halve.engine.BertForQuestionAnswering;
+import dev.halve.engine.Device;
+import dev.halve.engine.Devices;
+import dev.halve.engine.Linear;
+import dev.halve.engine.PackedBatch;
+import dev.halve.qa.SquadScore;
+import dev.halve.report.MethodComparison;
+import dev.halve.report.Score;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+
+/** Prunes one model by several methods, and measures what each leaves of it. */
+public final class Comparison {
+  private Comparison() {}
+
+  /**
+   * Compares; nothing is written.
+   *
+   * @param plans all with the same calibration text, which measures every method too
+   * @param asked null for no scores
+   */
+  public static MethodComparison compare(
+      String model, List<PruningPlan> plans, Questions asked, Progress progress) {
+    try (Device cpu = Devices.open("cpu");
+        LoadedModel loaded = LoadedModel.open(model, cpu, 0, progress)) {
+      Compression.decompress(loaded.model());
+      List<PackedBatch> text =
+          Calibration.batches(
+              loaded.tokenizer(), loaded.model().bert(), plans.getFirst().calibration());
+      Examination examination =
+          asked == null ? null : new Examination(loaded.tokenizer(), asked, progress);
+      try (ReconstructionError error =
+          new ReconstructionError(loaded.model().bert(), text, progress)) {
+        Score dense = score(loaded.model(), examination, "dense", progress);
+        List<MethodComparison.Method> methods = new ArrayList<>();
+        for (PruningPlan plan : plans) {
+          methods.add(method(loaded.model(), plan, text, error, examination, progress));
+          restore(loaded.model(), error);
+        }
+        return new MethodComparison(
+            model,
+            text.stream().mapToInt(PackedBatch::rows).sum(),
+            text.stream().mapToInt(PackedBatch::tokens).sum(),
+            examination == null ? 0 : examination.count(),
+            dense,
+            methods);
+      }
+    }
+  }
+
+  private static MethodComparison.Method method(
+      BertForQuestionAnswering model,
+      PruningPlan plan,
+      List<PackedBatch> text,
+      ReconstructionError error,
+      Examination examination,
+      Progress progress) {
+    long started = System.nanoTime();
+    Pruning.Outcome outcome = Pruning.prune(model.bert(), plan, text, progress);
+    double seconds = (System.nanoTime() - started) / 1e9;
+    Score score = score(model, examination, plan.label(), progress);
+    double sparsity = Pruning.sparsity(Pruning.layers(model));
+    if (outcome.channels() != null) {
+      outcome.channels().undo();
+    }
+    Map<String, Double> errors = error.of(model.bert());
+    return new MethodComparison.Method(plan.label(), seconds, sparsity, score, errors);
+  }
+
+  /** The dense weights again; biases are as they were, in their places. */
+  private static void restore(BertForQuestionAnswering model, ReconstructionError error) {
+    for (Linear linear : model.bert().linears()) {
+      linear.setWeight(error.dense(linear));
+    }
+  }
+
+  private static Score score(
+      BertForQuestionAnswering model, Examination examination, String name, Progress progress) {
+    if (examination == null) {
+      return null;
+    }
+    SquadScore score = examination.ask(model, name, progress).score();
+    return new Score(score.exactMatch(), score.f1());
+  }
+}
