@@ -67,7 +67,7 @@ final class MethodOptions {
 
   @Option(
       names = "--keep-dense",
-      paramLabel = "NAMES|SHARE%%",
+      paramLabel = "NAMES|SHARE%",
       split = ",",
       description =
           "Layers that are left as they are, with * and ?: '*.value,*.layer.0.*'; or 10%%: so much"
