@@ -74,6 +74,14 @@ final class MethodOptions {
               + " of the weights, in the layers that suffer most.")
   private List<String> keepDense;
 
+  @Option(
+      names = "--dense-rows",
+      paramLabel = "SHARE",
+      description =
+          "The share of every weight's rows that stay dense beside 2:4 ones, those that pruning"
+              + " hurts most, in blocks of 16 (default: 0).")
+  private Double denseRows;
+
   @Mixin private PruningOptions weightNorm;
 
   /** The plan that was asked for. */
@@ -98,7 +106,8 @@ final class MethodOptions {
         damping == null ? SparseGptSparsifier.DAMPING : damping,
         calibration == null ? null : calibration(),
         names(keepDense),
-        budget(keepDense));
+        budget(keepDense),
+        denseRows == null ? 0 : denseRows);
   }
 
   private static List<String> names(List<String> keepDense) {

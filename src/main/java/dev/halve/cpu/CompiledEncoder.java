@@ -70,7 +70,8 @@ final class CompiledEncoder implements CompiledModel {
 
   private record Norm(long gamma, long beta, float epsilon) {}
 
-  private record Product(PackedMatrix weight, long bias) {}
+  /** Weights whose outputs lie one after another: one but for a hybrid weight. */
+  private record Product(List<PackedMatrix> weights, long bias) {}
 
   private record Layer(
       Product query,
@@ -157,21 +158,28 @@ final class CompiledEncoder implements CompiledModel {
   }
 
   private Product product(TileKernels sparse, TileKernels dense, Linear linear) {
-    PackedMatrix weight =
-        switch (linear.weight()) {
-          case Weight.Dense(Parameter parameter) ->
-              PackedDenseWeight.pack(pool, parameter.value(), dense);
-          case Weight.Masked(Parameter parameter) ->
-              PackedDenseWeight.pack(pool, parameter.value(), dense);
-          case Weight.Compressed compressed -> {
-            try (Arena arena = Arena.ofConfined()) {
-              SparseSemiStructuredTensor unpacked = compressed.packed().unpack(arena);
-              yield PackedSparseWeight.pack(pool, unpacked, sparse);
-            }
-          }
-        };
-    weightBytes += weight.bytes();
-    return new Product(weight, copy(linear.bias()));
+    List<PackedMatrix> weights =
+        linear.weight() instanceof Weight.Hybrid hybrid
+            ? hybrid.parts().stream().map(part -> pack(sparse, dense, part)).toList()
+            : List.of(pack(sparse, dense, linear.weight()));
+    weightBytes += weights.stream().mapToLong(PackedMatrix::bytes).sum();
+    return new Product(weights, copy(linear.bias()));
+  }
+
+  private PackedMatrix pack(TileKernels sparse, TileKernels dense, Weight weight) {
+    return switch (weight) {
+      case Weight.Dense(Parameter parameter) ->
+          PackedDenseWeight.pack(pool, parameter.value(), dense);
+      case Weight.Masked(Parameter parameter) ->
+          PackedDenseWeight.pack(pool, parameter.value(), dense);
+      case Weight.Compressed compressed -> {
+        try (Arena arena = Arena.ofConfined()) {
+          SparseSemiStructuredTensor unpacked = compressed.packed().unpack(arena);
+          yield PackedSparseWeight.pack(pool, unpacked, sparse);
+        }
+      }
+      case Weight.Hybrid hybrid -> throw new IllegalArgumentException(hybrid.name());
+    };
   }
 
   @Override
@@ -235,7 +243,7 @@ final class CompiledEncoder implements CompiledModel {
       run(next.key, blockX, count, blockQkv + rowBytes, 3 * rowBytes, Epilogue.NONE, scratch);
       run(next.value, blockX, count, blockQkv + 2 * rowBytes, 3 * rowBytes, Epilogue.NONE, scratch);
     } else if (head != null) {
-      long pitch = head.weight.rows() * (long) Float.BYTES;
+      long pitch = logits.extent(1) * Float.BYTES;
       long to = logits.segment().address() + first * pitch;
       run(head, blockX, count, to, pitch, Epilogue.NONE, scratch);
     }
@@ -293,19 +301,23 @@ final class CompiledEncoder implements CompiledModel {
 
   private static void run(
       Product product, long from, int count, long to, long pitch, Epilogue epilogue, long scratch) {
-    PackedMatrix weight = product.weight;
-    TiledProduct.run(
-        weight,
-        0,
-        weight.stripes(),
-        from,
-        weight.columns() * (long) Float.BYTES,
-        count,
-        product.bias,
-        epilogue,
-        to,
-        pitch,
-        scratch);
+    long column = 0;
+    for (int i = 0; i < product.weights.size(); i++) {
+      PackedMatrix weight = product.weights.get(i);
+      TiledProduct.run(
+          weight,
+          0,
+          weight.stripes(),
+          from,
+          weight.columns() * (long) Float.BYTES,
+          count,
+          product.bias + column,
+          epilogue,
+          to + column,
+          pitch,
+          scratch);
+      column += weight.rows() * (long) Float.BYTES;
+    }
   }
 
   private void attend(int part, int member) {

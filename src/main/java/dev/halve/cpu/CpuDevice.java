@@ -288,6 +288,14 @@ final class CpuDevice implements Device {
       case Weight.Compressed compressed ->
           TiledProduct.run(
               team, (PackedSparseWeight) compressed.packed(), x, bias, epilogue, y, column);
+      case Weight.Hybrid hybrid -> {
+        long row = 0;
+        for (Weight part : hybrid.parts()) {
+          long rows = part.shape().extent(0);
+          linear(x, part, bias.rows(row, rows), epilogue, y, Math.toIntExact(column + row));
+          row += rows;
+        }
+      }
     }
   }
 
@@ -360,6 +368,8 @@ final class CpuDevice implements Device {
           case Weight.Masked(Parameter parameter) -> parameter.value();
           case Weight.Compressed compressed ->
               throw new IllegalArgumentException(compressed.name() + " is for inference only");
+          case Weight.Hybrid hybrid ->
+              throw new IllegalArgumentException(hybrid.name() + " is for inference only");
         };
     int tokens = (int) x.extent(0);
     int in = (int) value.extent(1);

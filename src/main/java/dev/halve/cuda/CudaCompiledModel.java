@@ -226,6 +226,14 @@ final class CudaCompiledModel implements CompiledModel {
           context.synchronize();
         }
       }
+      case Weight.Hybrid hybrid -> {
+        try (Arena arena = Arena.ofConfined()) {
+          Tensor dense = Tensor.allocate(arena, device.computeType(), hybrid.shape().extents());
+          dense.copyFrom(linear.weight(arena));
+          CudaDriver.copyToDevice(to, address(dense), dense.bytes(), context.stream());
+          context.synchronize();
+        }
+      }
     }
   }
 

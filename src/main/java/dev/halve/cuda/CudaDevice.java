@@ -231,6 +231,11 @@ final class CudaDevice implements Device {
         operations.toFloat(wide, address(bias), out);
         products.sparse(activations, (CudaPackedWeight) compressed.packed(), wide, gelu);
       }
+      case Weight.Hybrid hybrid ->
+          throw new HalveException(
+              hybrid.name()
+                  + " has dense rows among 2:4 ones, which a GPU runs compiled alone; compile the"
+                  + " model, or decompress it");
     }
   }
 
@@ -382,6 +387,8 @@ final class CudaDevice implements Device {
           case Weight.Masked(Parameter masked) -> masked;
           case Weight.Compressed compressed ->
               throw new IllegalArgumentException(compressed.name() + " is for inference only");
+          case Weight.Hybrid hybrid ->
+              throw new IllegalArgumentException(hybrid.name() + " is for inference only");
         };
     if (CudaTraining.isFloat(dY)) {
       training.headBackward(x, parameter, dY, dWeight, dBias, dX);

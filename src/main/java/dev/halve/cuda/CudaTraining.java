@@ -352,7 +352,7 @@ final class CudaTraining implements AutoCloseable {
     return switch (linear.weight()) {
       case Weight.Dense(Parameter parameter) -> parameter;
       case Weight.Masked(Parameter parameter) -> parameter;
-      case Weight.Compressed compressed -> null;
+      case Weight.Compressed _, Weight.Hybrid _ -> null;
     };
   }
 

@@ -3,6 +3,7 @@ package dev.halve.engine;
 import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
+import dev.halve.core.sparse.HybridTensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.core.sparsify.Sparsifiable;
 import java.lang.foreign.Arena;
@@ -141,6 +142,7 @@ public final class Linear implements Sparsifiable, AutoCloseable {
       case Weight.Dense(Parameter parameter) -> action.accept(parameter);
       case Weight.Masked(Parameter parameter) -> action.accept(parameter);
       case Weight.Compressed compressed -> {}
+      case Weight.Hybrid hybrid -> {}
     }
   }
 
@@ -149,7 +151,7 @@ public final class Linear implements Sparsifiable, AutoCloseable {
     return switch (weight) {
       case Weight.Dense(Parameter parameter) -> parameter;
       case Weight.Masked(Parameter parameter) -> parameter;
-      case Weight.Compressed compressed ->
+      case Weight.Compressed _, Weight.Hybrid _ ->
           throw new HalveException(
               name
                   + ".weight is compressed, for inference only; decompress the model to change it");
@@ -170,20 +172,35 @@ public final class Linear implements Sparsifiable, AutoCloseable {
   @Override
   public Tensor weight(Arena arena) {
     return switch (weight) {
-      case Weight.Compressed compressed -> {
-        try (Arena scratch = Arena.ofConfined()) {
-          Tensor dense = compressed.packed().unpack(scratch).decompress(scratch);
-          Tensor copy = Tensor.allocate(arena, DType.F32, dense.shape().extents());
-          copy.copyFrom(dense);
-          yield copy;
+      case Weight.Hybrid hybrid -> {
+        Tensor copy = Tensor.allocate(arena, DType.F32, hybrid.shape().extents());
+        long row = 0;
+        for (Weight part : hybrid.parts()) {
+          long rows = part.shape().extent(0);
+          download(part, copy.rows(row, rows));
+          row += rows;
         }
+        yield copy;
       }
       default -> {
         Tensor copy = Tensor.allocate(arena, DType.F32, weight.shape().extents());
-        device.download(parameter().value(), copy);
+        download(weight, copy);
         yield copy;
       }
     };
+  }
+
+  private void download(Weight part, Tensor host) {
+    switch (part) {
+      case Weight.Dense(Parameter parameter) -> device.download(parameter.value(), host);
+      case Weight.Masked(Parameter parameter) -> device.download(parameter.value(), host);
+      case Weight.Compressed compressed -> {
+        try (Arena scratch = Arena.ofConfined()) {
+          host.copyFrom(compressed.packed().unpack(scratch).decompress(scratch));
+        }
+      }
+      case Weight.Hybrid hybrid -> throw new IllegalArgumentException(hybrid.name());
+    }
   }
 
   /** Copies a host weight {@code [out, in]} in; masks stay as they are. */
@@ -254,9 +271,37 @@ public final class Linear implements Sparsifiable, AutoCloseable {
     weight = new Weight.Compressed(name + ".weight", tensor.shape(), packed);
   }
 
-  /** Replaces a compressed weight by its dense form, which can be trained; does nothing else. */
+  /** Takes a hybrid weight of this layer's shape; the dense one, if any, is freed. */
+  public void setHybrid(HybridTensor tensor) {
+    if (!tensor.shape().equals(weight.shape())) {
+      throw new HalveException(
+          "%s.weight: expected shape %s, found %s".formatted(name, weight.shape(), tensor.shape()));
+    }
+    Pool hybridPool = device.openPool();
+    List<Weight> parts = new ArrayList<>();
+    for (HybridTensor.Run run : tensor.runs()) {
+      String part = name + ".weight[" + run.first() + ":" + (run.first() + run.rows()) + "]";
+      if (run.isDense()) {
+        Parameter rows = Parameter.allocate(device, hybridPool, part, run.rows(), in());
+        device.upload(tensor.dense().rows(run.stored(), run.rows()), rows.value());
+        device.round(rows);
+        parts.add(new Weight.Dense(rows));
+      } else {
+        SparseSemiStructuredTensor rows = tensor.sparse(run);
+        parts.add(new Weight.Compressed(part, rows.shape(), device.pack(hybridPool, rows)));
+      }
+    }
+    weightPool.close();
+    weightPool = hybridPool;
+    weight = new Weight.Hybrid(name + ".weight", tensor.shape(), List.copyOf(parts));
+  }
+
+  /**
+   * Replaces a compressed or hybrid weight by its dense form, which can be trained; does nothing
+   * else.
+   */
   public void toDense() {
-    if (!(weight instanceof Weight.Compressed)) {
+    if (weight instanceof Weight.Dense || weight instanceof Weight.Masked) {
       return;
     }
     Pool densePool = device.openPool();
@@ -272,7 +317,12 @@ public final class Linear implements Sparsifiable, AutoCloseable {
 
   /** Bytes of device memory that the weight takes for inference. */
   public long weightBytes() {
+    return bytes(weight);
+  }
+
+  private static long bytes(Weight weight) {
     return switch (weight) {
+      case Weight.Hybrid hybrid -> hybrid.parts().stream().mapToLong(Linear::bytes).sum();
       case Weight.Dense(Parameter parameter) -> parameter.compute().bytes();
       case Weight.Masked(Parameter parameter) -> parameter.compute().bytes();
       case Weight.Compressed compressed -> compressed.packed().bytes();

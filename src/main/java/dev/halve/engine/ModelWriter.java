@@ -3,8 +3,10 @@ package dev.halve.engine;
 import dev.halve.core.DType;
 import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
+import dev.halve.core.io.HybridLayout;
 import dev.halve.core.io.SafetensorsWriter;
 import dev.halve.core.io.SparseLayout;
+import dev.halve.core.sparse.HybridTensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
@@ -60,6 +62,10 @@ final class ModelWriter {
         entries.addAll(
             SparseLayout.HALVE.entries(
                 linear.name(), weight.shape(), one.values().dtype(), _ -> one));
+      } else if (linear.weight() instanceof Weight.Hybrid) {
+        Arena arena = Arena.ofAuto();
+        HybridTensor hybrid = HybridTensor.compress(arena, linear.weight(arena));
+        entries.addAll(HybridLayout.entries(linear.name(), hybrid));
       }
     }
     SafetensorsWriter.write(file, entries, Map.of("format", "pt"));

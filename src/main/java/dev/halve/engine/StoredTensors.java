@@ -4,6 +4,7 @@ import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
+import dev.halve.core.io.HybridLayout;
 import dev.halve.core.io.SparseLayout;
 import dev.halve.core.io.Weights;
 import java.lang.foreign.Arena;
@@ -100,6 +101,8 @@ final class StoredTensors {
       try (Arena arena = Arena.ofConfined()) {
         linear.setCompressed(layout.get().read(arena, weights, stored));
       }
+    } else if (HybridLayout.holds(weights.names(), stored)) {
+      linear.setHybrid(HybridLayout.read(weights, stored));
     } else {
       linear.setWeight(stored(stored + ".weight", linear.weight().shape()));
     }

@@ -1,6 +1,7 @@
 package dev.halve.engine;
 
 import dev.halve.core.Shape;
+import java.util.List;
 
 /** What a {@link Linear} multiplies by; the shape is {@code [out, in]} for every kind. */
 public sealed interface Weight {
@@ -32,4 +33,14 @@ public sealed interface Weight {
    * @param shape the dense shape
    */
   record Compressed(String name, Shape shape, PackedWeight packed) implements Weight {}
+
+  /**
+   * A weight for inference of which some rows are dense and some 2:4; each part is a product of its
+   * own. A GPU runs it compiled alone, and there as a dense one.
+   *
+   * @param name the parameter's name
+   * @param shape of all rows
+   * @param parts dense and compressed weights, in the order of the rows
+   */
+  record Hybrid(String name, Shape shape, List<Weight> parts) implements Weight {}
 }

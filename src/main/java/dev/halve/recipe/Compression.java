@@ -2,6 +2,7 @@ package dev.halve.recipe;
 
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
+import dev.halve.core.sparse.HybridTensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.core.sparse.SparsityPattern;
 import dev.halve.engine.BertForQuestionAnswering;
@@ -16,21 +17,28 @@ public final class Compression {
   private Compression() {}
 
   /**
-   * Compresses every encoder weight that is 2:4, after checking that it decompresses to the same
-   * bits; the dense form is freed.
+   * Compresses every encoder weight that is 2:4, as a whole or in blocks of its rows, after
+   * checking that it decompresses to the same bits; the dense form is freed.
    *
    * @return the names of the weights that are not 2:4; they stay dense
    */
   public static List<String> compress(BertForQuestionAnswering model) {
     List<String> leftDense = new ArrayList<>();
     for (Linear linear : model.bert().linears()) {
-      if (linear.weight() instanceof Weight.Compressed) {
+      if (linear.weight() instanceof Weight.Compressed
+          || linear.weight() instanceof Weight.Hybrid) {
         continue;
       }
       try (Arena arena = Arena.ofConfined()) {
         Tensor weight = linear.weight(arena);
         if (!SparsityPattern.of(weight).semiStructured()) {
-          leftDense.add(linear.name() + ".weight");
+          if (HybridTensor.fits(weight)) {
+            HybridTensor hybrid = HybridTensor.compress(arena, weight);
+            requireSame(linear.name() + ".weight", weight, hybrid.decompress(arena));
+            linear.setHybrid(hybrid);
+          } else {
+            leftDense.add(linear.name() + ".weight");
+          }
           continue;
         }
         SparseSemiStructuredTensor compressed = SparseSemiStructuredTensor.compress(arena, weight);

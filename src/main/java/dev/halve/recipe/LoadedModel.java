@@ -10,7 +10,6 @@ import dev.halve.engine.Device;
 import dev.halve.engine.Linear;
 import dev.halve.engine.PackedBatch;
 import dev.halve.engine.PretrainedModel;
-import dev.halve.engine.Weight;
 import dev.halve.qa.Tokenizer;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
@@ -75,9 +74,7 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
    */
   void mask() {
     for (Linear linear : model.bert().linears()) {
-      if (linear.weight() instanceof Weight.Compressed) {
-        linear.toDense();
-      }
+      linear.toDense();
       try (Arena arena = Arena.ofConfined()) {
         Tensor weight = linear.weight(arena);
         SparsityPattern pattern = SparsityPattern.of(weight);
@@ -97,9 +94,7 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
             "%s.weight: %s cannot be 2:4; only masks that are fixed from the start leave it dense"
                 .formatted(linear.name(), linear.weight().shape()));
       }
-      if (linear.weight() instanceof Weight.Compressed) {
-        linear.toDense();
-      }
+      linear.toDense();
       try (Arena arena = Arena.ofConfined()) {
         linear.setMask(Tensor.allocate(arena, DType.U8, linear.weight().shape().extents()));
       }

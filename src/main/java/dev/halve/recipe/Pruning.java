@@ -2,9 +2,12 @@ package dev.halve.recipe;
 
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
+import dev.halve.core.sparse.HybridTensor;
 import dev.halve.core.sparse.SparsityPattern;
 import dev.halve.core.sparsify.BlockShape;
+import dev.halve.core.sparsify.HybridRows;
 import dev.halve.core.sparsify.InputMoments;
+import dev.halve.core.sparsify.RowErrors;
 import dev.halve.core.sparsify.SparseGptSparsifier;
 import dev.halve.core.sparsify.Sparsifier;
 import dev.halve.core.sparsify.TransposableSparsifier;
@@ -80,7 +83,7 @@ public final class Pruning {
     List<String> leftDense =
         plan.method().calibrates()
             ? calibrated(model, plan, pruned, calibration, progress)
-            : squash(uncalibrated(plan), linears);
+            : squash(plan, uncalibrated(plan), linears, RowErrors.OF_THE_WEIGHT);
     if (leftDense.size() == linears.size()) {
       throw new HalveException(
           "no linear weight of the model fits the pattern; choose one that divides %d inputs"
@@ -125,6 +128,26 @@ public final class Pruning {
     return leftDense;
   }
 
+  /** The same, but for the rows that the plan keeps dense. */
+  private static List<String> squash(
+      PruningPlan plan, Sparsifier sparsifier, List<Linear> linears, RowErrors errors) {
+    if (plan.denseRows() == 0) {
+      return squash(sparsifier, linears);
+    }
+    try (Arena arena = Arena.ofShared()) {
+      List<Tensor> before = linears.stream().map(linear -> linear.weight(arena)).toList();
+      List<String> leftDense = squash(sparsifier, linears);
+      for (int i = 0; i < before.size(); i++) {
+        linears
+            .get(i)
+            .setWeight(
+                HybridRows.restore(
+                    before.get(i), linears.get(i).weight(arena), plan.denseRows(), errors));
+      }
+      return leftDense;
+    }
+  }
+
   private static List<String> calibrated(
       BertModel model,
       PruningPlan plan,
@@ -153,13 +176,14 @@ public final class Pruning {
     if (plan.method() == PruningMethod.WANDA) {
       try (Arena arena = Arena.ofConfined()) {
         Tensor norms = Calibration.norms(pass, stop).norms(arena);
-        return squash(new WandaSparsifier(plan.pattern(), name -> norms), readers);
+        Sparsifier wanda = new WandaSparsifier(plan.pattern(), name -> norms);
+        return squash(plan, wanda, readers, RowErrors.ofNorms(norms));
       } catch (HalveException unsound) {
         throw unsound.in(readers.getFirst().name());
       }
     }
     try (InputMoments moments = Calibration.moments(pass, stop)) {
-      return squash(sparsifier(plan, moments), readers);
+      return squash(plan, sparsifier(plan, moments), readers, moments::squaredErrors);
     }
   }
 
@@ -172,6 +196,8 @@ public final class Pruning {
         SparsityPattern pattern = SparsityPattern.of(weight);
         long out = weight.extent(0);
         long in = weight.extent(1);
+        boolean hybrid =
+            !pattern.semiStructured() && pattern.zeros() > 0 && HybridTensor.fits(weight);
         long compressed =
             pattern.semiStructured() ? weight.bytes() / 2 + out * Math.ceilDiv(in, 8) : 0;
         layers.add(
@@ -179,7 +205,7 @@ public final class Pruning {
                 linear.name() + ".weight",
                 out,
                 in,
-                pattern.toString(),
+                hybrid ? "2:4 and dense rows" : pattern.toString(),
                 pattern.sparsity(),
                 weight.bytes(),
                 pattern.semiStructured() ? compressed : weight.bytes()));

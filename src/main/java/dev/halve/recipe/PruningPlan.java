@@ -4,6 +4,7 @@ import dev.halve.core.HalveException;
 import dev.halve.core.sparsify.NOfM;
 import dev.halve.core.sparsify.SparseGptSparsifier;
 import java.util.List;
+import java.util.Locale;
 import java.util.stream.Stream;
 
 /**
@@ -17,6 +18,8 @@ import java.util.stream.Stream;
  * @param keepDense names of linear layers that are left as they are, with * and ? as in a shell
  * @param denseBudget the share of the encoder's linear weights that may stay dense beside them, in
  *     the layers that suffer most; 0 for none
+ * @param denseRows the share of every pruned weight's rows that stay dense, those that pruning
+ *     hurts most; 0 for none
  */
 public record PruningPlan(
     PruningMethod method,
@@ -26,12 +29,15 @@ public record PruningPlan(
     double damping,
     CalibrationSettings calibration,
     List<String> keepDense,
-    double denseBudget) {
+    double denseBudget,
+    double denseRows) {
   public PruningPlan {
     Settings.require(damping > 0 && damping <= 1, "damping", "above 0, at most 1", damping);
     keepDense = List.copyOf(keepDense);
     Settings.require(
         denseBudget >= 0 && denseBudget < 1, "dense budget", "0 or more, below 1", denseBudget);
+    Settings.require(
+        denseRows >= 0 && denseRows < 1, "dense rows", "0 or more, below 1", denseRows);
     if (denseBudget > 0 && calibration == null) {
       throw new HalveException(
           "a dense budget goes to the layers that suffer most; name text to measure that on");
@@ -48,8 +54,10 @@ public record PruningPlan(
         method == PruningMethod.MAGNITUDE
             ? weightNorm.equals(PruningSettings.SEMI_STRUCTURED)
             : pattern.equals(NOfM.TWO_OF_FOUR);
-    if (permute && !semiStructured) {
-      throw new HalveException("channels are permuted for 2:4 alone; leave the pattern at 2:4");
+    if ((permute || denseRows > 0) && !semiStructured) {
+      throw new HalveException(
+          (permute ? "channels are permuted" : "rows are kept dense")
+              + " for 2:4 alone; leave the pattern at 2:4");
     }
   }
 
@@ -63,25 +71,41 @@ public record PruningPlan(
         SparseGptSparsifier.DAMPING,
         null,
         List.of(),
+        0,
         0);
   }
 
   /** The same plan by another method. */
   public PruningPlan with(PruningMethod other, boolean permuted) {
     return new PruningPlan(
-        other, weightNorm, pattern, permuted, damping, calibration, keepDense, denseBudget);
+        other,
+        weightNorm,
+        pattern,
+        permuted,
+        damping,
+        calibration,
+        keepDense,
+        denseBudget,
+        denseRows);
+  }
+
+  /** The same plan with a share of every weight's rows left dense. */
+  public PruningPlan keepingRowsDense(double share) {
+    return new PruningPlan(
+        method, weightNorm, pattern, permute, damping, calibration, keepDense, denseBudget, share);
   }
 
   /** The same plan on another text. */
   PruningPlan withCalibration(CalibrationSettings other) {
     return new PruningPlan(
-        method, weightNorm, pattern, permute, damping, other, keepDense, denseBudget);
+        method, weightNorm, pattern, permute, damping, other, keepDense, denseBudget, denseRows);
   }
 
   /** The same plan with names in place of the budget. */
   PruningPlan keepingDense(List<String> names) {
     List<String> all = Stream.concat(keepDense.stream(), names.stream()).toList();
-    return new PruningPlan(method, weightNorm, pattern, permute, damping, calibration, all, 0);
+    return new PruningPlan(
+        method, weightNorm, pattern, permute, damping, calibration, all, 0, denseRows);
   }
 
   /** Whether the plan cannot be carried out without text. */
@@ -91,6 +115,10 @@ public record PruningPlan(
 
   /** {@code sparsegpt}, or {@code sparsegpt, permuted}. */
   public String label() {
-    return method + (permute ? ", permuted" : "");
+    return method
+        + (permute ? ", permuted" : "")
+        + (denseRows > 0
+            ? String.format(Locale.ROOT, ", %.1f%% of rows dense", 100 * denseRows)
+            : "");
   }
 }

@@ -2,6 +2,7 @@ package dev.halve.recipe;
 
 import dev.halve.core.HalveException;
 import dev.halve.core.Shape;
+import dev.halve.core.sparse.HybridTensor;
 import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
@@ -324,10 +325,24 @@ public final class Steps {
   private static long bytes(BertForQuestionAnswering model) {
     long bytes = model.parameters().stream().mapToLong(each -> each.value().bytes()).sum();
     for (Linear linear : model.bert().linears()) {
-      if (linear.weight() instanceof Weight.Compressed(var name, Shape shape, var packed)) {
-        bytes += shape.elements() / 2 * 4 + shape.extent(0) * Math.ceilDiv(shape.extent(1), 8);
-      }
+      bytes += storedBytes(linear.weight());
     }
     return bytes;
+  }
+
+  /** Of what is no parameter. */
+  private static long storedBytes(Weight weight) {
+    return switch (weight) {
+      case Weight.Dense _, Weight.Masked _ -> 0;
+      case Weight.Compressed(var _, Shape shape, var _) ->
+          shape.elements() / 2 * 4 + shape.extent(0) * Math.ceilDiv(shape.extent(1), 8);
+      case Weight.Hybrid hybrid -> {
+        long bytes = Math.ceilDiv(hybrid.shape().extent(0), HybridTensor.BLOCK_ROWS);
+        for (Weight part : hybrid.parts()) {
+          bytes += part instanceof Weight.Dense ? part.shape().elements() * 4 : storedBytes(part);
+        }
+        yield bytes;
+      }
+    };
   }
 }

@@ -344,6 +344,8 @@ class BadInputTest {
     assertRefused(pruneBy(good, "--damping", 0), "damping", "0");
     assertRefused(pruneBy(good, "--keep-dense", "*.layer.9.*"), "*.layer.9.*");
     assertRefused(pruneBy(good, "--keep-dense", "10%"), "dense budget", "text");
+    assertRefused(pruneBy(good, "--dense-rows", 1), "dense rows", "1");
+    assertRefused(pruneBy(good, "--dense-rows", 0.1, "--pattern", "1:4"), "rows", "2:4");
     assertRefused(pruneBy(good, "--compare"), "--compare", "--out");
     assertRefused(halve("prune", "--model", good), "--out");
     assertRefused(halve("prune", "--model", good, "--compare"), "--calibration");

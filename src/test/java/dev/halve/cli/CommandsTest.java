@@ -79,6 +79,36 @@ class CommandsTest {
   }
 
   @Test
+  void denseRowsTravelBesideTwoOfFour() throws IOException {
+    Path zeros = folder.resolve("hybrid-zeros");
+    Path hybrid = folder.resolve("hybrid");
+    Path back = folder.resolve("hybrid-back");
+    JsonNode found = json("prune", "--model", model, "--dense-rows", 0.5, "--out", zeros);
+    assertThat(found.get("method").asString()).isEqualTo("magnitude, 50.0% of rows dense");
+    // The intermediate layers have two blocks of rows, the others one, which is pruned.
+    assertThat(
+            found
+                .get("layers")
+                .valueStream()
+                .filter(each -> each.get("pattern").asString().equals("2:4 and dense rows"))
+                .map(each -> each.get("name").asString()))
+        .containsExactly(
+            "bert.encoder.layer.0.intermediate.dense.weight",
+            "bert.encoder.layer.1.intermediate.dense.weight");
+    succeed("convert", "--model", zeros, "--to", "2:4", "--out", hybrid);
+    assertThat(Files.size(hybrid.resolve("model.safetensors")))
+        .isLessThan(Files.size(zeros.resolve("model.safetensors")));
+    Object[] asked = {"--eval", questions, "--max-length", 64};
+    assertThat(json(with(new Object[] {"eval", "--model", hybrid}, asked)).get("f1"))
+        .isEqualTo(json(with(new Object[] {"eval", "--model", zeros}, asked)).get("f1"));
+    succeed("convert", "--model", hybrid, "--to", "dense", "--out", back);
+    assertThat(
+            Files.mismatch(back.resolve("model.safetensors"), zeros.resolve("model.safetensors")))
+        .isEqualTo(-1);
+    succeed("inspect", hybrid);
+  }
+
+  @Test
   void methodsAreComparedAndLayersRanked() {
     Object[] text = {"--calibration", questions, "--calibration-length", 64};
     Object[] compare = {"prune", "--model", model, "--compare"};

@@ -65,6 +65,7 @@ class PruningTest {
         0.01,
         text,
         List.of(keepDense),
+        0,
         0);
   }
 
@@ -250,6 +251,91 @@ class PruningTest {
         assertThat(changed > 0).isEqualTo(!linear.name().endsWith("key"));
       }
     }
+  }
+
+  @Test
+  void theRowsThatPruningHurtsMostStayDense() {
+    PruningPlan plan = plan(PruningMethod.SPARSEGPT, false).keepingRowsDense(0.5);
+    Pruning.prune(model.bert(), plan, TEXT, Progress.NONE);
+    Map<String, List<double[]>> inputs = inputs();
+    for (Linear linear : model.bert().linears()) {
+      Tensor before = dense.get(linear.name());
+      Tensor expected = linear.weight(arena);
+      expected.copyFrom(before);
+      try (InputMoments moments = new InputMoments(linear.in())) {
+        for (double[] token : inputs.get(linear.name())) {
+          float[] rounded = new float[linear.in()];
+          for (int i = 0; i < rounded.length; i++) {
+            rounded[i] = (float) token[i];
+          }
+          moments.add(Tensor.of(arena, rounded, 1, linear.in()));
+        }
+        Tensor mask = Tensor.allocate(arena, DType.U8, expected.shape().extents());
+        SparseGptSparsifier.prune(expected, mask, moments, NOfM.TWO_OF_FOUR, 0.01);
+      }
+      int blocks = linear.out() / 16;
+      double[] hurt = new double[blocks];
+      for (double[] x : inputs.get(linear.name())) {
+        for (int row = 0; row < linear.out(); row++) {
+          double change = 0;
+          for (int i = 0; i < linear.in(); i++) {
+            long index = (long) row * linear.in() + i;
+            change += x[i] * (before.getFloat(index) - expected.getFloat(index));
+          }
+          hurt[row / 16] += change * change;
+        }
+      }
+      // One of the two blocks of an intermediate layer; a weight of one block is pruned whole.
+      int kept = blocks == 1 ? -1 : hurt[0] > hurt[1] ? 0 : 1;
+      Tensor after = linear.weight(arena);
+      for (int row = 0; row < linear.out(); row++) {
+        Tensor source = row / 16 == kept ? before : expected;
+        for (int i = 0; i < linear.in(); i++) {
+          long index = (long) row * linear.in() + i;
+          assertThat(after.getFloat(index))
+              .as(linear.name())
+              .isCloseTo(source.getFloat(index), within(row / 16 == kept ? 0f : 1e-4f));
+        }
+      }
+    }
+  }
+
+  @Test
+  void withoutMomentsRowsAreChosenByTheirOwnMeasure() {
+    for (PruningMethod method : List.of(PruningMethod.MAGNITUDE, PruningMethod.WANDA)) {
+      dense.forEach((name, weight) -> linear(name).setWeight(weight));
+      PruningPlan plan = plan(method, false).keepingRowsDense(0.5);
+      Pruning.prune(model.bert(), plan, TEXT, Progress.NONE);
+      Map<String, List<double[]>> inputs = inputs();
+      String name = "bert.encoder.layer.1.intermediate.dense";
+      Tensor before = dense.get(name);
+      Tensor after = linear(name).weight(arena);
+      double[] lost = new double[2];
+      for (int row = 0; row < 32; row++) {
+        for (int first = 0; first < 16; first += 4) {
+          double[] scores = new double[4];
+          for (int i = 0; i < 4; i++) {
+            int column = first + i;
+            double squares =
+                method == PruningMethod.WANDA
+                    ? inputs.get(name).stream().mapToDouble(x -> x[column] * x[column]).sum()
+                    : 1;
+            scores[i] = Math.abs(before.getFloat(row * 16L + column)) * Math.sqrt(squares);
+          }
+          for (int i = 0; i < 4; i++) {
+            lost[row / 16] += isAmongTwoLargest(scores, i) ? 0 : scores[i] * scores[i];
+          }
+        }
+      }
+      int kept = lost[0] > lost[1] ? 0 : 1;
+      assertThat(same(before, after, kept)).isTrue();
+      assertThat(same(before, after, 1 - kept)).isFalse();
+    }
+  }
+
+  private static boolean same(Tensor before, Tensor after, int block) {
+    return before.rows(block * 16L, 16).segment().mismatch(after.rows(block * 16L, 16).segment())
+        == -1;
   }
 
   @Test

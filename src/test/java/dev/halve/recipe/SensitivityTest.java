@@ -58,7 +58,8 @@ class SensitivityTest {
         0.01,
         text,
         List.of(),
-        budget);
+        budget,
+        0);
   }
 
   @Test

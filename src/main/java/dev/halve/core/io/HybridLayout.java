@@ -1,0 +1,80 @@
+package dev.halve.core.io;
+
+import dev.halve.core.HalveException;
+import dev.halve.core.Shape;
+import dev.halve.core.Tensor;
+import dev.halve.core.sparse.HybridTensor;
+import dev.halve.core.sparse.SparseSemiStructuredTensor;
+import java.util.List;
+import java.util.Set;
+import java.util.stream.Stream;
+
+/** The tensors in which files keep a {@link HybridTensor}, instead of {@code MODULE.weight}. */
+public final class HybridLayout {
+  private static final List<String> PARTS =
+      List.of(
+          ".weight.dense_blocks",
+          ".weight.dense_rows",
+          ".weight.sparse_values",
+          ".weight.sparse_metadata");
+
+  private HybridLayout() {}
+
+  /** Whether a file has a module's weight so. */
+  public static boolean holds(Set<String> names, String module) {
+    return names.contains(module + PARTS.getFirst());
+  }
+
+  /**
+   * Reads and checks a weight, as views of the file.
+   *
+   * @throws HalveException if a part is missing, the parts do not fit each other, a position is
+   *     impossible or a value NaN
+   */
+  public static HybridTensor read(Weights weights, String module) {
+    for (String part : PARTS) {
+      if (!weights.names().contains(module + part)) {
+        throw new HalveException(
+            "%s: tensor %s has no %s beside it"
+                .formatted(weights.origin(), module + PARTS.getFirst(), module + part));
+      }
+    }
+    List<Tensor> parts = PARTS.stream().map(part -> weights.tensor(module + part)).toList();
+    try {
+      Tensor blocks = parts.get(0);
+      Tensor dense = parts.get(1);
+      Tensor values = parts.get(2);
+      if (dense.shape().rank() != 2 || values.shape().rank() != 2) {
+        throw new HalveException(
+            "its rows are " + dense + " and " + values + "; expected [rows, in]");
+      }
+      dense.requireNoNaN("dense_rows");
+      values.requireNoNaN("sparse_values");
+      long in = dense.extent(1);
+      SparseSemiStructuredTensor sparse =
+          new SparseSemiStructuredTensor(Shape.of(values.extent(0), in), values, parts.get(3));
+      sparse.validate();
+      Shape shape = Shape.of(dense.extent(0) + values.extent(0), in);
+      return new HybridTensor(shape, blocks, dense, sparse);
+    } catch (HalveException wrong) {
+      throw wrong.in(weights.origin() + ": " + module + ".weight");
+    }
+  }
+
+  /** What a file holds of a weight. */
+  public static List<SafetensorsWriter.Entry> entries(String module, HybridTensor hybrid) {
+    List<Tensor> tensors =
+        List.of(
+            hybrid.denseBlocks(),
+            hybrid.dense(),
+            hybrid.sparse().values(),
+            hybrid.sparse().metadata());
+    return Stream.iterate(0, i -> i < PARTS.size(), i -> i + 1)
+        .map(i -> entry(module + PARTS.get(i), tensors.get(i)))
+        .toList();
+  }
+
+  private static SafetensorsWriter.Entry entry(String name, Tensor tensor) {
+    return new SafetensorsWriter.Entry(name, tensor.dtype(), tensor.shape(), arena -> tensor);
+  }
+}
