@@ -74,7 +74,7 @@ public final class WeightNormSparsifier extends Sparsifier {
     }
   }
 
-  private final Config config;
+  private Config config;
   private Map<String, Config> overrides = Map.of();
 
   public WeightNormSparsifier(
@@ -107,6 +107,16 @@ public final class WeightNormSparsifier extends Sparsifier {
     }
     overrides = Map.copyOf(config);
     return prepare(candidates);
+  }
+
+  /**
+   * The share of blocks that the next {@link #step} prunes, but in layers with a configuration of
+   * their own; what a {@link SparsitySchedule} moves.
+   *
+   * @throws HalveException if the level is not 0 to 1
+   */
+  public void setSparsityLevel(double level) {
+    config = new Config(level, config.sparseBlockShape(), config.zerosPerBlock(), config.norm());
   }
 
   private Config configOf(String layer) {
