@@ -14,9 +14,10 @@ import javax.tools.ToolProvider;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** The Java that README.md shows compiles and runs. */
+/** The Java that README.md and docs/models.md show compiles and runs. */
 class ReadmeTest {
-  private static final Path README = Path.of("README.md");
+  private static final List<Path> DOCUMENTS =
+      List.of(Path.of("README.md"), Path.of("docs/models.md"));
 
   private static final Pattern JAVA = Pattern.compile("(?ms)^```java\\n(.*?)^```$");
 
@@ -30,7 +31,11 @@ class ReadmeTest {
     StringBuilder imports = new StringBuilder();
     StringBuilder methods = new StringBuilder();
     StringBuilder calls = new StringBuilder();
-    Matcher block = JAVA.matcher(Files.readString(README));
+    StringBuilder documents = new StringBuilder();
+    for (Path document : DOCUMENTS) {
+      documents.append(Files.readString(document));
+    }
+    Matcher block = JAVA.matcher(documents);
     int blocks = 0;
     while (block.find()) {
       Matcher importing = IMPORTS.matcher(block.group(1));
@@ -44,7 +49,7 @@ class ReadmeTest {
         calls.append("example%d();\n".formatted(blocks));
       }
     }
-    assertThat(blocks).as("Java examples in README.md").isGreaterThanOrEqualTo(5);
+    assertThat(blocks).as("Java examples").isGreaterThanOrEqualTo(6);
     Path source = folder.resolve("Readme.java");
     Files.writeString(
         source,

@@ -1,8 +1,11 @@
 package dev.halve.cli;
 
+import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.recipe.Steps;
 import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.stream.Collectors;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
@@ -10,13 +13,21 @@ import picocli.CommandLine.Option;
 /** {@code halve convert}. */
 @Command(
     name = "convert",
-    header = "Compresses a pruned model, or decompresses a compressed one",
-    description =
-        "Compressed weights are stored as NAME.values and NAME.metadata. Both ways are "
-            + "exact, bit for bit.",
+    header = "Brings a model into another form",
+    description = {
+      "From whatever form the model has: dense, compressed in any of the layouts below, ONNX."
+          + " Every weight keeps every bit, unless --dtype asks for another type.",
+      "  2:4                NAME.values and NAME.metadata, which Halve runs",
+      "  dense              with zeros, as transformers loads it",
+      "  sparse-24-bitmask  the layout of compressed-tensors",
+      "  cutlass            the layout of PyTorch's SparseSemiStructuredTensorCUTLASS",
+      "  onnx               a graph of dense weights for ONNX Runtime"
+    },
     footer = {
       "  ./halve convert --model retrained --to 2:4 --out sparse",
-      "  ./halve convert --model sparse --to dense --out dense-again"
+      "  ./halve convert --model sparse --to dense --out dense-again",
+      "  ./halve convert --model sparse --to cutlass --dtype float16 --out for-pytorch",
+      "  ./halve convert --model retrained --to onnx --out for-onnxruntime"
     })
 final class ConvertCommand extends HalveCommand {
   @Mixin private ModelOption model;
@@ -24,9 +35,15 @@ final class ConvertCommand extends HalveCommand {
   @Option(
       names = "--to",
       required = true,
-      paramLabel = "2:4|dense",
-      description = "The form of the pruned weights in the new folder.")
+      paramLabel = "FORM",
+      description = "2:4, dense, sparse-24-bitmask, cutlass or onnx.")
   private String form;
+
+  @Option(
+      names = "--dtype",
+      paramLabel = "TYPE",
+      description = "float32, float16 or bfloat16 (default: as stored).")
+  private String dtype;
 
   @Option(
       names = "--out",
@@ -38,12 +55,19 @@ final class ConvertCommand extends HalveCommand {
   @Override
   void run(Console console, TerminalProgress progress) {
     Steps.Form to =
-        switch (form) {
-          case "2:4" -> Steps.Form.SPARSE_SEMI_STRUCTURED;
-          case "dense" -> Steps.Form.DENSE;
-          default -> throw new HalveException("--to must be 2:4 or dense, found '" + form + "'");
-        };
-    Steps.Converted converted = Steps.convert(model.orTutorials("retrained"), to, out, progress);
+        Arrays.stream(Steps.Form.values())
+            .filter(each -> each.label().equals(form))
+            .findFirst()
+            .orElseThrow(() ->
+                new HalveException(
+                    "--to must be one of %s, found '%s'"
+                        .formatted(
+                            Arrays.stream(Steps.Form.values())
+                                .map(Steps.Form::label)
+                                .collect(Collectors.joining(", ")),
+                            form)));
+    Steps.Converted converted =
+        Steps.convert(model.orTutorials("retrained"), to, type(), out, progress);
     if (json()) {
       console.json(converted);
       return;
@@ -52,7 +76,20 @@ final class ConvertCommand extends HalveCommand {
         "%s: %s, from %s",
         converted.folder(), Bytes.text(converted.toBytes()), Bytes.text(converted.fromBytes()));
     for (String name : converted.leftDense()) {
-      console.print("left dense, it is not 2:4: " + name);
+      console.print(
+          name.contains(": ") ? "left dense: " + name : "left dense, it is not 2:4: " + name);
     }
+  }
+
+  private DType type() {
+    return switch (dtype) {
+      case null -> null;
+      case "float32" -> DType.F32;
+      case "float16" -> DType.F16;
+      case "bfloat16" -> DType.BF16;
+      default ->
+          throw new HalveException(
+              "--dtype must be float32, float16 or bfloat16, found '" + dtype + "'");
+    };
   }
 }

@@ -29,8 +29,9 @@ final class InspectCommand extends HalveCommand {
       arity = "0..1",
       paramLabel = "MODEL",
       description =
-          "A safetensors or ONNX file, a model folder, all-MiniLM-L6-v2 or bge-small-en-v1.5"
-              + " (default: what the tutorial left in halve-out/sparse, else all-MiniLM-L6-v2).")
+          "A safetensors or ONNX file, a model folder, hf:NAME, all-MiniLM-L6-v2 or"
+              + " bge-small-en-v1.5 (default: what the tutorial left in halve-out/sparse, else"
+              + " all-MiniLM-L6-v2).")
   private String model;
 
   @Option(

@@ -16,8 +16,8 @@ final class ModelOption {
       names = "--model",
       paramLabel = "MODEL",
       description = {
-        "all-MiniLM-L6-v2 or bge-small-en-v1.5 (both come with Halve), or a folder in Hugging"
-            + " Face's layout."
+        "all-MiniLM-L6-v2 or bge-small-en-v1.5 (both come with Halve), a folder in Hugging"
+            + " Face's layout, hf:NAME[@REVISION] from its hub, or an ONNX file."
       })
   private String model;
 

@@ -75,6 +75,10 @@ final class ModuleTree {
   }
 
   private static String pattern(Entry weight) {
-    return weight.stored().equals("2:4") ? "2:4, compressed" : weight.pattern();
+    return switch (weight.stored()) {
+      case "dense" -> weight.pattern();
+      case "2:4", "2:4 and dense rows" -> weight.stored() + ", compressed";
+      default -> "2:4, " + weight.stored();
+    };
   }
 }

@@ -68,9 +68,9 @@ final class PredictCommand extends HalveCommand {
     requireConsistent();
     switch (task) {
       case "question-answering" -> answer(console, progress);
-      case "text-classification" -> classify(console);
-      case "token-classification" -> tag(console);
-      case "embedding" -> embed(console);
+      case "text-classification" -> classify(console, progress);
+      case "token-classification" -> tag(console, progress);
+      case "embedding" -> embed(console, progress);
       default ->
           throw misused(
               "--task must be question-answering, text-classification, token-classification or"
@@ -109,10 +109,11 @@ final class PredictCommand extends HalveCommand {
     console.print(answers.isEmpty() ? "(no answer)" : answers.getFirst().text());
   }
 
-  private void classify(Console console) {
+  private void classify(Console console, TerminalProgress progress) {
     List<String> all = texts.read();
     List<Classified> results = new ArrayList<>();
-    try (TextClassifier classifier = TextClassifier.open(model.orNone(task), device.name())) {
+    try (TextClassifier classifier =
+        TextClassifier.open(model.orNone(task), device.name(), progress)) {
       if (texts.pair() != null) {
         results.add(
             new Classified(all.getFirst(), classifier.classify(all.getFirst(), texts.pair())));
@@ -131,9 +132,10 @@ final class PredictCommand extends HalveCommand {
         console.printf("%s %.4f", each.labels.getFirst().label(), each.labels.getFirst().score()));
   }
 
-  private void tag(Console console) {
+  private void tag(Console console, TerminalProgress progress) {
     List<Tagged> results = new ArrayList<>();
-    try (TokenClassifier classifier = TokenClassifier.open(model.orNone(task), device.name())) {
+    try (TokenClassifier classifier =
+        TokenClassifier.open(model.orNone(task), device.name(), progress)) {
       texts.read().forEach(text -> results.add(new Tagged(text, classifier.classify(text))));
     }
     if (json()) {
@@ -148,11 +150,11 @@ final class PredictCommand extends HalveCommand {
     }
   }
 
-  private void embed(Console console) {
+  private void embed(Console console, TerminalProgress progress) {
     List<String> all = texts.read();
     List<Embedded> results = new ArrayList<>();
     try (TextEmbedder embedder =
-        TextEmbedder.open(model.orElse(ModelOption.EMBEDDED), device.name())) {
+        TextEmbedder.open(model.orElse(ModelOption.EMBEDDED), device.name(), progress)) {
       float[][] embeddings = embedder.embed(all);
       for (int i = 0; i < embeddings.length; i++) {
         results.add(new Embedded(all.get(i), embeddings[i]));

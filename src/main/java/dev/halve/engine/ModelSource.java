@@ -2,6 +2,8 @@ package dev.halve.engine;
 
 import dev.halve.core.HalveException;
 import dev.halve.core.Shape;
+import dev.halve.core.io.Download;
+import dev.halve.core.io.HuggingFaceHub;
 import dev.halve.core.io.Json;
 import dev.halve.core.io.OnnxWeights;
 import dev.halve.core.io.Safetensors;
@@ -10,6 +12,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -19,8 +22,8 @@ import tools.jackson.databind.JsonNode;
 import tools.jackson.databind.node.ObjectNode;
 
 /**
- * The files of a stored model, wherever they are: a folder in Hugging Face's layout, an ONNX file
- * with such a folder's other files beside or above it, the classpath.
+ * The files of a stored model, wherever they are: a folder in Hugging Face's layout, a name on its
+ * hub, an ONNX file with such a folder's other files beside or above it, the classpath.
  *
  * @param folder that has {@code config.json}; null for a model of the classpath
  * @param configJson {@code config.json}; empty for a model of the classpath
@@ -69,23 +72,28 @@ record ModelSource(
   /**
    * @throws HalveException if there is none, or its files are damaged or do not fit each other
    */
-  static ModelSource open(String model) {
+  static ModelSource open(String model, Download.Listener listener) {
+    if (model.startsWith(HuggingFaceHub.SCHEME)) {
+      List<String> files = new ArrayList<>(TOKENIZER_FILES);
+      files.addAll(SENTENCE_FILES);
+      return folder(HuggingFaceHub.fetch(model, files, listener), model);
+    }
     if (EMBEDDED.containsKey(model)) {
       return embedded(model);
     }
     Path path = Path.of(model);
     if (Files.isDirectory(path)) {
-      return folder(path);
+      return folder(path, model);
     }
     if (Files.isRegularFile(path) && model.endsWith(".onnx")) {
       return onnx(path);
     }
     throw new HalveException(
-        "no model '%s': it is neither a folder, nor an ONNX file, nor one of %s"
+        "no model '%s': it is neither a folder, nor an ONNX file, nor one of %s; hf:NAME names one of the Hugging Face hub"
             .formatted(model, String.join(", ", new TreeSet<>(EMBEDDED.keySet()))));
   }
 
-  private static ModelSource folder(Path folder) {
+  private static ModelSource folder(Path folder, String name) {
     if (!Files.exists(folder.resolve("config.json"))) {
       throw new HalveException(
           folder
@@ -94,12 +102,12 @@ record ModelSource(
     }
     for (String file : List.of("model.safetensors", "model.safetensors.index.json")) {
       if (Files.exists(folder.resolve(file))) {
-        return of(folder, folder.toString(), () -> Safetensors.open(folder.resolve(file)));
+        return of(folder, name, () -> Safetensors.open(folder.resolve(file)));
       }
     }
     for (String file : List.of("model.onnx", "onnx/model.onnx")) {
       if (Files.exists(folder.resolve(file))) {
-        return of(folder, folder.toString(), () -> OnnxWeights.open(folder.resolve(file)));
+        return of(folder, name, () -> OnnxWeights.open(folder.resolve(file)));
       }
     }
     throw new HalveException(
@@ -181,6 +189,11 @@ record ModelSource(
     } catch (IOException failure) {
       throw new HalveException("cannot read the embedded model '" + name + "'", failure);
     }
+  }
+
+  /** Whether the weights are an ONNX graph's, among constants that mean nothing elsewhere. */
+  boolean isOnnx() {
+    return weights instanceof OnnxWeights;
   }
 
   private static byte[] json(Object value) {

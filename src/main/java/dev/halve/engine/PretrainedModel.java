@@ -4,15 +4,23 @@ import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.core.io.AtomicFile;
+import dev.halve.core.io.Download;
 import dev.halve.core.io.Json;
+import dev.halve.core.io.SafetensorsWriter;
+import dev.halve.core.io.SparseLayout;
+import dev.halve.core.io.Weights;
 import java.lang.foreign.Arena;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Optional;
 import java.util.Random;
 import java.util.SequencedMap;
 import java.util.SequencedSet;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
+import java.util.function.IntConsumer;
 import tools.jackson.core.JacksonException;
 import tools.jackson.databind.node.ObjectNode;
 
@@ -35,12 +43,22 @@ public final class PretrainedModel implements AutoCloseable {
   /**
    * Opens a model.
    *
-   * @param model {@code all-MiniLM-L6-v2}, {@code bge-small-en-v1.5}, a folder, or an ONNX file
-   *     with {@code config.json} and the tokenizer beside it or one folder up
+   * @param model {@code all-MiniLM-L6-v2}, {@code bge-small-en-v1.5}, a folder, an ONNX file with
+   *     {@code config.json} and the tokenizer beside it or one folder up, or {@code hf:NAME} for
+   *     one of the Hugging Face hub, {@code hf:ORGANISATION/NAME@REVISION} in full
    * @throws HalveException if there is none, or its files are damaged or do not fit each other
    */
   public static PretrainedModel open(String model) {
-    ModelSource source = ModelSource.open(model);
+    return open(model, (bytes, total) -> {});
+  }
+
+  /**
+   * The same.
+   *
+   * @param listener hears how much of a model has come that is fetched from the hub
+   */
+  public static PretrainedModel open(String model, Download.Listener listener) {
+    ModelSource source = ModelSource.open(model, listener);
     try {
       return new PretrainedModel(source);
     } catch (HalveException wrong) {
@@ -206,6 +224,86 @@ public final class PretrainedModel implements AutoCloseable {
       device.upload(host, parameter.value());
       device.round(parameter);
     }
+  }
+
+  /**
+   * What a conversion did.
+   *
+   * @param fromBytes of the tensors as they were stored
+   * @param leftDense names of the encoder's linear weights that the layout does not have, after a
+   *     colon why, where they are 2:4
+   */
+  public record Converted(long fromBytes, long toBytes, List<String> leftDense) {}
+
+  /**
+   * Writes the stored model into a Hugging Face folder, every tensor with its bits, one at a time:
+   * heads and whatever else the file has come along.
+   *
+   * @param layout of the encoder's weights that are 2:4; null for dense weights with zeros
+   * @param dtype to round floating tensors to: F32, F16, BF16; null to keep them as they are
+   * @param written hears after each tensor how many are written
+   * @throws HalveException if a tensor does not fit the configuration, or the folder cannot be
+   *     written
+   */
+  public Converted convert(Path folder, SparseLayout layout, DType dtype, IntConsumer written) {
+    ModelConverter converter = new ModelConverter(source, tensors, dtype);
+    List<SafetensorsWriter.Entry> entries = converter.entries(layout);
+    ModelConverter.write(folder, counted(entries, written));
+    writeFiles(folder, converter.config(layout, entries));
+    return converted(converter, entries);
+  }
+
+  /**
+   * Writes the stored model as an ONNX graph of dense F32 weights, {@code model.onnx}, beside its
+   * configuration and its tokenizer: the encoder, or the model with the head that it has.
+   */
+  public Converted exportOnnx(Path folder, IntConsumer written) {
+    if (Files.exists(folder.resolve("model.safetensors"))) {
+      throw new HalveException(
+          folder + " has a model.safetensors, which would come before model.onnx; name another");
+    }
+    ModelConverter converter = new ModelConverter(source, tensors, DType.F32);
+    List<SafetensorsWriter.Entry> entries = converter.entries(null);
+    int offset = ConfigFile.positionOffset(source.configJson(), config().family());
+    String architecture = source.configJson().path("architectures").path(0).asString("");
+    new OnnxExport(config(), tensors.prefix(), offset, counted(entries, written))
+        .model(architecture)
+        .write(folder.resolve("model.onnx"));
+    writeFiles(folder, converter.config(null, entries));
+    return converted(converter, entries);
+  }
+
+  private static List<SafetensorsWriter.Entry> counted(
+      List<SafetensorsWriter.Entry> entries, IntConsumer written) {
+    AtomicInteger count = new AtomicInteger();
+    return entries.stream()
+        .map(entry ->
+            new SafetensorsWriter.Entry(
+                entry.name(),
+                entry.dtype(),
+                entry.shape(),
+                arena -> {
+                  written.accept(count.getAndIncrement());
+                  return entry.load().apply(arena);
+                }))
+        .toList();
+  }
+
+  private void writeFiles(Path folder, ObjectNode config) {
+    source.files().forEach((file, bytes) -> AtomicFile.write(folder.resolve(file), bytes));
+    Json.write(folder.resolve("config.json"), config);
+  }
+
+  private static Converted converted(
+      ModelConverter converter, List<SafetensorsWriter.Entry> entries) {
+    long bytes =
+        entries.stream().mapToLong(entry -> entry.shape().elements() * entry.dtype().bytes()).sum();
+    return new Converted(converter.storedBytes(), bytes, List.copyOf(converter.leftDense()));
+  }
+
+  /** The stored tensors; they are closed with this. */
+  public Weights weights() {
+    return source.weights();
   }
 
   /**

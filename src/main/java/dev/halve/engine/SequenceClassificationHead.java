@@ -14,7 +14,7 @@ public final class SequenceClassificationHead implements EncoderHead {
   private final List<String> labels;
   private final boolean multiLabel;
 
-  private enum Activation {
+  enum Activation {
     TANH,
     RELU,
     GELU;
@@ -26,6 +26,22 @@ public final class SequenceClassificationHead implements EncoderHead {
         case GELU -> (float) (x * 0.5 * (1 + ErrorFunction.erf(x / Math.sqrt(2))));
       };
     }
+  }
+
+  /** What the layers are called, and what is between them. */
+  record Modules(String dense, Activation activation, String classifier) {}
+
+  /**
+   * @param prefix of the encoder's tensors in the file
+   */
+  static Modules modules(ModelFamily family, String prefix) {
+    return switch (family) {
+      case BERT -> new Modules(prefix + "pooler.dense", Activation.TANH, "classifier");
+      case ROBERTA, XLM_ROBERTA ->
+          new Modules("classifier.dense", Activation.TANH, "classifier.out_proj");
+      case DISTILBERT -> new Modules("pre_classifier", Activation.RELU, "classifier");
+      case ELECTRA -> new Modules("classifier.dense", Activation.GELU, "classifier.out_proj");
+    };
   }
 
   private SequenceClassificationHead(
@@ -43,28 +59,11 @@ public final class SequenceClassificationHead implements EncoderHead {
 
   static SequenceClassificationHead of(
       StoredTensors tensors, BertConfig config, Labels labels, boolean multiLabel) {
-    ModelFamily family = config.family();
-    String dense =
-        switch (family) {
-          case BERT -> tensors.prefix() + "pooler.dense";
-          case ROBERTA, XLM_ROBERTA, ELECTRA -> "classifier.dense";
-          case DISTILBERT -> "pre_classifier";
-        };
-    String classifier =
-        switch (family) {
-          case BERT, DISTILBERT -> "classifier";
-          case ROBERTA, XLM_ROBERTA, ELECTRA -> "classifier.out_proj";
-        };
-    Activation activation =
-        switch (family) {
-          case BERT, ROBERTA, XLM_ROBERTA -> Activation.TANH;
-          case DISTILBERT -> Activation.RELU;
-          case ELECTRA -> Activation.GELU;
-        };
-    HostLinear first = tensors.hostLinear(dense, config.hiddenSize());
-    HostLinear last = tensors.hostLinear(classifier, first.out());
+    Modules modules = modules(config.family(), tensors.prefix());
+    HostLinear first = tensors.hostLinear(modules.dense, config.hiddenSize());
+    HostLinear last = tensors.hostLinear(modules.classifier, first.out());
     return new SequenceClassificationHead(
-        first, activation, last, labels.of(last.out()), multiLabel || last.out() == 1);
+        first, modules.activation, last, labels.of(last.out()), multiLabel || last.out() == 1);
   }
 
   /** The classes' names, in the order of the logits. */

@@ -8,8 +8,10 @@ import dev.halve.core.io.HybridLayout;
 import dev.halve.core.io.SparseLayout;
 import dev.halve.core.io.Weights;
 import java.lang.foreign.Arena;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Optional;
+import java.util.SequencedMap;
 
 /**
  * A stored model's tensors as its configuration has them: under the family's names, with or without
@@ -156,6 +158,22 @@ final class StoredTensors {
             && table.extent(0) >= positionOffset
             && table.extent(1) == config.embeddingSize();
     return fits ? table.rows(0, positionOffset) : null;
+  }
+
+  /** The modules of the encoder's linear weights, in the order of the forward pass, with shapes. */
+  SequencedMap<String, Shape> linears() {
+    SequencedMap<String, Shape> modules = new LinkedHashMap<>();
+    int hidden = config.hiddenSize();
+    int inner = config.intermediateSize();
+    for (int layer = 0; layer < config.numHiddenLayers(); layer++) {
+      String name = prefix + "encoder.layer." + layer;
+      for (String square : List.of("self.query", "self.key", "self.value", "output.dense")) {
+        modules.put(config.family().name(name + ".attention." + square), Shape.of(hidden, hidden));
+      }
+      modules.put(config.family().name(name + ".intermediate.dense"), Shape.of(inner, hidden));
+      modules.put(config.family().name(name + ".output.dense"), Shape.of(hidden, inner));
+    }
+    return modules;
   }
 
   /** A layer of a head, on the host, of so many inputs. */

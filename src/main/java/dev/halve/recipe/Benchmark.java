@@ -74,7 +74,7 @@ public final class Benchmark {
   public static Result run(BenchmarkSettings settings, Progress progress) {
     boolean head = settings.peer() == null;
     try (PretrainedModel pretrained =
-            shape(settings.model()) == null ? PretrainedModel.open(settings.model()) : null;
+            shape(settings.model()) == null ? StoredModel.open(settings.model(), progress) : null;
         Device device = Devices.open(settings.device());
         OnnxRuntimePeer peer = head ? null : OnnxRuntimePeer.open(settings.model());
         BenchmarkEncoder dense = encoder("dense", settings, pretrained, device, progress);

@@ -22,7 +22,7 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
    * @param seed of a head that the model lacks
    */
   static LoadedModel open(String nameOrFolder, Device device, long seed, Progress progress) {
-    PretrainedModel origin = PretrainedModel.open(nameOrFolder);
+    PretrainedModel origin = StoredModel.open(nameOrFolder, progress);
     Tokenizer tokenizer = null;
     try {
       tokenizer = tokenizer(origin);

@@ -4,9 +4,13 @@ import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
+import dev.halve.core.io.HuggingFaceHub;
+import dev.halve.core.io.HybridLayout;
 import dev.halve.core.io.OnnxWeights;
 import dev.halve.core.io.Safetensors;
+import dev.halve.core.io.SparseLayout;
 import dev.halve.core.io.Weights;
+import dev.halve.core.sparse.HybridTensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.core.sparse.SparsityPattern;
 import dev.halve.engine.PretrainedModel;
@@ -14,7 +18,10 @@ import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Optional;
 import java.util.Set;
 import java.util.function.Function;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
@@ -22,15 +29,13 @@ import tools.jackson.databind.annotation.JsonNaming;
 
 /** What is in a model: its tensors, where their zeros lie, what they weigh. */
 public final class ModelSummary {
-  private static final String VALUES = ".values";
-  private static final String METADATA = ".metadata";
-
   private ModelSummary() {}
 
   /**
-   * One tensor. A weight that is stored as values and metadata is one tensor, of its dense shape.
+   * One tensor. A weight that is stored compressed, in several, is one tensor of its dense shape.
    *
-   * @param stored {@code dense} or {@code 2:4}
+   * @param stored {@code dense}, or the layout of a compressed weight: {@code 2:4}, {@code
+   *     sparse-24-bitmask}, {@code cutlass}, {@code 2:4 and dense rows}
    * @param pattern {@code dense}, {@code 2:4}, {@code unstructured, 81.3% zeros}; empty for vectors
    *     and for what holds no floats
    * @param sparsity the share of zeros, 0 to 1
@@ -74,7 +79,7 @@ public final class ModelSummary {
    * @throws HalveException if it cannot be read
    */
   public static Summary of(String model, Progress progress) {
-    return open(model, source -> summary(model, source, progress));
+    return open(model, progress, weights -> summary(model, weights, progress));
   }
 
   /**
@@ -86,53 +91,63 @@ public final class ModelSummary {
     Settings.require(size >= 1, "corner", "1 or more", size);
     return open(
         model,
-        source -> {
+        Progress.NONE,
+        weights -> {
           try (Arena arena = Arena.ofConfined()) {
-            String name = resolve(model, source.names(), tensor);
-            return corner(name, dense(arena, source, name), size);
+            String name = resolve(model, weights.names(), tensor);
+            return corner(name, dense(arena, weights, name), size);
           }
         });
   }
 
-  /** Named tensors of any origin. */
-  private record Source(Set<String> names, Function<String, Tensor> tensors) {
-    boolean compressed(String name) {
-      return names.contains(name + VALUES) && names.contains(name + METADATA);
+  private static <T> T open(String model, Progress progress, Function<Weights, T> use) {
+    if (model.startsWith(HuggingFaceHub.SCHEME)) {
+      try (PretrainedModel pretrained = StoredModel.open(model, progress)) {
+        return use.apply(pretrained.weights());
+      }
     }
-  }
-
-  private static <T> T open(String model, Function<Source, T> use) {
     Path path = Path.of(model);
     if (Files.isRegularFile(path)) {
       try (Weights weights =
           model.endsWith(".onnx") ? OnnxWeights.open(path) : Safetensors.open(path)) {
-        return use.apply(new Source(weights.names(), weights::tensor));
+        return use.apply(weights);
       }
     }
     if (Files.isDirectory(path) && !Files.exists(path.resolve("config.json"))) {
       try (Weights weights = Safetensors.open(path)) {
-        return use.apply(new Source(weights.names(), weights::tensor));
+        return use.apply(weights);
       }
     }
-    try (PretrainedModel pretrained = PretrainedModel.open(model)) {
-      return use.apply(new Source(pretrained.tensorNames(), pretrained::tensor));
+    try (PretrainedModel pretrained = StoredModel.open(model, progress)) {
+      return use.apply(pretrained.weights());
     }
   }
 
-  private static Summary summary(String model, Source source, Progress progress) {
+  private static Summary summary(String model, Weights weights, Progress progress) {
     List<Entry> entries = new ArrayList<>();
-    progress.begin("read", source.names().size(), "tensors");
+    Set<String> names = weights.names();
+    Set<String> parts = new HashSet<>();
+    for (String name : names) {
+      SparseLayout.module(names, name)
+          .ifPresent(module -> parts.addAll(layout(names, module).tensors(module)));
+      HybridLayout.module(names, name)
+          .ifPresent(module -> parts.addAll(HybridLayout.tensors(module)));
+    }
+    progress.begin("read", names.size(), "tensors");
     long start = System.nanoTime();
     int done = 0;
-    for (String name : source.names()) {
+    for (String name : names) {
       done++;
-      if (name.endsWith(METADATA) && source.compressed(stem(name, METADATA))) {
-        continue;
-      }
-      if (name.endsWith(VALUES) && source.compressed(stem(name, VALUES))) {
-        entries.add(compressed(source, stem(name, VALUES)));
-      } else {
-        entries.add(dense(name, source.tensors().apply(name)));
+      Optional<String> module = SparseLayout.module(names, name);
+      try (Arena arena = Arena.ofConfined()) {
+        Optional<String> hybrid = HybridLayout.module(names, name);
+        if (module.isPresent()) {
+          entries.add(compressed(arena, weights, module.get()));
+        } else if (hybrid.isPresent()) {
+          entries.add(hybrid(arena, weights, hybrid.get()));
+        } else if (!parts.contains(name)) {
+          entries.add(dense(name, weights.tensor(arena, name)));
+        }
       }
       progress.advance(done, done / ((System.nanoTime() - start) / 1e9), "");
     }
@@ -164,42 +179,52 @@ public final class ModelSummary {
             : tensor.bytes());
   }
 
-  private static Entry compressed(Source source, String name) {
-    try (Arena arena = Arena.ofConfined()) {
-      SparseSemiStructuredTensor sparse = sparse(source, name);
-      Tensor tensor = sparse.decompress(arena);
-      SparsityPattern pattern = SparsityPattern.of(tensor);
-      return new Entry(
-          name,
-          tensor.dtype(),
-          shape(tensor.shape()),
-          "2:4",
-          pattern.toString(),
-          pattern.sparsity(),
-          true,
-          sparse.denseBytes(),
-          sparse.bytes());
-    }
+  private static SparseLayout layout(Set<String> names, String module) {
+    return SparseLayout.of(names, module).orElseThrow();
   }
 
-  private static SparseSemiStructuredTensor sparse(Source source, String name) {
-    Tensor values = source.tensors().apply(name + VALUES);
-    Tensor metadata = source.tensors().apply(name + METADATA);
-    if (values.shape().rank() != 2) {
-      throw new HalveException(name + VALUES + " is " + values + "; expected [out, in / 2]");
-    }
-    try {
-      return new SparseSemiStructuredTensor(
-          Shape.of(values.extent(0), 2 * values.extent(1)), values, metadata);
-    } catch (HalveException misfit) {
-      throw misfit.in(name);
-    }
+  private static Entry compressed(Arena arena, Weights weights, String module) {
+    SparseLayout layout = layout(weights.names(), module);
+    SparseSemiStructuredTensor sparse = layout.read(arena, weights, module);
+    Tensor tensor = sparse.decompress(arena);
+    SparsityPattern pattern = SparsityPattern.of(tensor);
+    return new Entry(
+        module + ".weight",
+        tensor.dtype(),
+        shape(tensor.shape()),
+        layout.label(),
+        pattern.toString(),
+        pattern.sparsity(),
+        true,
+        sparse.denseBytes(),
+        sparse.bytes());
   }
 
-  private static Tensor dense(Arena arena, Source source, String name) {
-    return source.compressed(name)
-        ? sparse(source, name).decompress(arena)
-        : source.tensors().apply(name);
+  private static Entry hybrid(Arena arena, Weights weights, String module) {
+    HybridTensor hybrid = HybridLayout.read(weights, module);
+    Tensor tensor = hybrid.decompress(arena);
+    SparsityPattern pattern = SparsityPattern.of(tensor);
+    return new Entry(
+        module + ".weight",
+        tensor.dtype(),
+        shape(tensor.shape()),
+        "2:4 and dense rows",
+        pattern.toString(),
+        pattern.sparsity(),
+        false,
+        tensor.bytes(),
+        hybrid.dense().bytes() + hybrid.sparse().bytes() + hybrid.denseBlocks().bytes());
+  }
+
+  private static Tensor dense(Arena arena, Weights weights, String name) {
+    String module = name.replaceFirst("\\.weight$", "");
+    if (HybridLayout.holds(weights.names(), module)) {
+      return HybridLayout.read(weights, module).decompress(arena);
+    }
+    Optional<SparseLayout> layout = SparseLayout.of(weights.names(), module);
+    return weights.names().contains(name) || layout.isEmpty()
+        ? weights.tensor(arena, name)
+        : layout.get().read(arena, weights, module).decompress(arena);
   }
 
   private static Corner corner(String name, Tensor tensor, int size) {
@@ -222,9 +247,13 @@ public final class ModelSummary {
 
   private static String resolve(String model, Set<String> names, String wanted) {
     for (String name : List.of(wanted, wanted + ".weight")) {
-      if (names.contains(name) || names.contains(name + VALUES)) {
+      if (names.contains(name)) {
         return name;
       }
+    }
+    String module = wanted.replaceFirst("\\.weight$", "");
+    if (SparseLayout.of(names, module).isPresent() || HybridLayout.holds(names, module)) {
+      return module + ".weight";
     }
     List<String> similar =
         names.stream()
@@ -241,12 +270,8 @@ public final class ModelSummary {
                     : "there is " + String.join(", ", similar)));
   }
 
-  private static String stem(String name, String ending) {
-    return name.substring(0, name.length() - ending.length());
-  }
-
   private static List<Long> shape(Shape shape) {
-    return java.util.Arrays.stream(shape.extents()).boxed().toList();
+    return Arrays.stream(shape.extents()).boxed().toList();
   }
 
   private static long[] extents(Entry entry) {

@@ -1,15 +1,12 @@
 package dev.halve.recipe;
 
+import dev.halve.core.DType;
 import dev.halve.core.HalveException;
-import dev.halve.core.Shape;
-import dev.halve.core.sparse.HybridTensor;
-import dev.halve.engine.BertForQuestionAnswering;
+import dev.halve.core.io.SparseLayout;
 import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
-import dev.halve.engine.Linear;
 import dev.halve.engine.PackedBatch;
 import dev.halve.engine.PretrainedModel;
-import dev.halve.engine.Weight;
 import dev.halve.qa.Answers;
 import dev.halve.qa.Example;
 import dev.halve.qa.Predictions;
@@ -218,11 +215,30 @@ public final class Steps {
     }
   }
 
-  /** The two forms of a pruned model's weights in a folder. */
+  /** The forms of a model's weights in a folder. */
   public enum Form {
-    DENSE,
+    DENSE("dense", null),
     /** {@code NAME.values} and {@code NAME.metadata}. */
-    SPARSE_SEMI_STRUCTURED
+    SPARSE_SEMI_STRUCTURED("2:4", SparseLayout.HALVE),
+    /** That of compressed-tensors. */
+    SPARSE_24_BITMASK("sparse-24-bitmask", SparseLayout.SPARSE_24_BITMASK),
+    /** That of PyTorch's CUTLASS products. */
+    CUTLASS("cutlass", SparseLayout.CUTLASS),
+    /** A graph of dense weights for ONNX Runtime. */
+    ONNX("onnx", null);
+
+    private final String label;
+    private final SparseLayout layout;
+
+    Form(String label, SparseLayout layout) {
+      this.label = label;
+      this.layout = layout;
+    }
+
+    /** What the command line calls it. */
+    public String label() {
+      return label;
+    }
   }
 
   /**
@@ -239,25 +255,32 @@ public final class Steps {
       List<String> leftDense) {}
 
   /**
-   * Compresses a pruned model, or decompresses a compressed one; both bit for bit, on the host,
-   * since a GPU's packed weights are rounded.
+   * Brings a model into another form, every bit kept, one tensor at a time: a model may be larger
+   * than memory.
    */
   public static Converted convert(String model, Form form, Path out, Progress progress) {
+    return convert(model, form, null, out, progress);
+  }
+
+  /**
+   * The same in another floating type.
+   *
+   * @param dtype F32, F16 or BF16; null to keep what each tensor has
+   */
+  public static Converted convert(
+      String model, Form form, DType dtype, Path out, Progress progress) {
     Output.require(out);
-    try (Device cpu = Devices.open("cpu");
-        LoadedModel loaded = LoadedModel.open(model, cpu, 0, progress)) {
-      Stage stage = Stage.begin(progress, "convert", 0, "weights");
-      long fromBytes = bytes(loaded.model());
-      List<String> leftDense = List.of();
-      switch (form) {
-        case DENSE -> Compression.decompress(loaded.model());
-        case SPARSE_SEMI_STRUCTURED -> {
-          leftDense = Compression.compress(loaded.model());
-        }
-      }
-      PretrainedModel.save(loaded.model(), loaded.origin(), out);
+    if (form == Form.ONNX && dtype != null && dtype != DType.F32) {
+      throw new HalveException("an ONNX graph is written in F32 alone, not in " + dtype);
+    }
+    try (PretrainedModel stored = StoredModel.open(model, progress)) {
+      Stage stage = Stage.begin(progress, "convert", stored.weights().names().size(), "tensors");
+      PretrainedModel.Converted converted =
+          form == Form.ONNX
+              ? stored.exportOnnx(out, done -> stage.advance(done, ""))
+              : stored.convert(out, form.layout, dtype, done -> stage.advance(done, ""));
       stage.end();
-      return new Converted(out, fromBytes, bytes(loaded.model()), leftDense);
+      return new Converted(out, converted.fromBytes(), converted.toBytes(), converted.leftDense());
     }
   }
 
@@ -319,30 +342,5 @@ public final class Steps {
   public static Scored score(Path data, Path predictions) {
     SquadScore score = SquadScore.of(SquadDataset.read(data), Predictions.read(predictions));
     return new Scored(score.exactMatch(), score.f1(), score.total(), score.unanswered());
-  }
-
-  /** Of the tensors as they are stored. */
-  private static long bytes(BertForQuestionAnswering model) {
-    long bytes = model.parameters().stream().mapToLong(each -> each.value().bytes()).sum();
-    for (Linear linear : model.bert().linears()) {
-      bytes += storedBytes(linear.weight());
-    }
-    return bytes;
-  }
-
-  /** Of what is no parameter. */
-  private static long storedBytes(Weight weight) {
-    return switch (weight) {
-      case Weight.Dense _, Weight.Masked _ -> 0;
-      case Weight.Compressed(var _, Shape shape, var _) ->
-          shape.elements() / 2 * 4 + shape.extent(0) * Math.ceilDiv(shape.extent(1), 8);
-      case Weight.Hybrid hybrid -> {
-        long bytes = Math.ceilDiv(hybrid.shape().extent(0), HybridTensor.BLOCK_ROWS);
-        for (Weight part : hybrid.parts()) {
-          bytes += part instanceof Weight.Dense ? part.shape().elements() * 4 : storedBytes(part);
-        }
-        yield bytes;
-      }
-    };
   }
 }

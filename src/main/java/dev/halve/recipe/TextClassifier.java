@@ -30,8 +30,13 @@ public final class TextClassifier implements AutoCloseable {
    * @throws dev.halve.core.HalveException if there is none, or it cannot be read
    */
   public static TextClassifier open(String model, String device) {
+    return open(model, device, Progress.NONE);
+  }
+
+  /** The same, told how far it is where the model has to be fetched. */
+  public static TextClassifier open(String model, String device, Progress progress) {
     return new TextClassifier(
-        TextEncoder.open(model, device, PretrainedModel::sequenceClassificationHead));
+        TextEncoder.open(model, device, PretrainedModel::sequenceClassificationHead, progress));
   }
 
   /** The classes of a text, the likeliest first. What the model has no room for is cut off. */

@@ -22,12 +22,17 @@ public final class TextEmbedder implements AutoCloseable {
    * @throws dev.halve.core.HalveException if it cannot be read
    */
   public static TextEmbedder open(String model, String device) {
-    return new TextEmbedder(TextEncoder.open(model, device, PretrainedModel::pooling));
+    return open(model, device, Progress.NONE);
+  }
+
+  /** The same, told how far it is where the model has to be fetched. */
+  public static TextEmbedder open(String model, String device, Progress progress) {
+    return new TextEmbedder(TextEncoder.open(model, device, PretrainedModel::pooling, progress));
   }
 
   /** The same with a pooling of one's own choice. */
   public static TextEmbedder open(String model, String device, Pooling pooling) {
-    return new TextEmbedder(TextEncoder.open(model, device, _ -> pooling));
+    return new TextEmbedder(TextEncoder.open(model, device, _ -> pooling, Progress.NONE));
   }
 
   /** How many numbers an embedding has. */

@@ -58,10 +58,10 @@ final class TextEncoder<H extends EncoderHead> implements AutoCloseable {
    * @throws dev.halve.core.HalveException if the model, its tokenizer or the head cannot be read
    */
   static <H extends EncoderHead> TextEncoder<H> open(
-      String model, String deviceName, Function<PretrainedModel, H> head) {
+      String model, String deviceName, Function<PretrainedModel, H> head, Progress progress) {
     Opened opened = new Opened();
     try {
-      PretrainedModel origin = opened.add(PretrainedModel.open(model));
+      PretrainedModel origin = opened.add(StoredModel.open(model, progress));
       H found = head.apply(origin);
       Tokenizer tokenizer = opened.add(LoadedModel.tokenizer(origin));
       Device device = opened.add(Devices.open(deviceName));

@@ -37,8 +37,13 @@ public final class TokenClassifier implements AutoCloseable {
    * @throws dev.halve.core.HalveException if there is none, or it cannot be read
    */
   public static TokenClassifier open(String model, String device) {
+    return open(model, device, Progress.NONE);
+  }
+
+  /** The same, told how far it is where the model has to be fetched. */
+  public static TokenClassifier open(String model, String device, Progress progress) {
     return new TokenClassifier(
-        TextEncoder.open(model, device, PretrainedModel::tokenClassificationHead));
+        TextEncoder.open(model, device, PretrainedModel::tokenClassificationHead, progress));
   }
 
   /**

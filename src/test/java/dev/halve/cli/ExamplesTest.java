@@ -57,6 +57,7 @@ class ExamplesTest {
   @Test
   void theDocuments() throws IOException {
     assertTaken("README.md", Files.readString(Path.of("README.md")), 5);
+    assertTaken("docs/models.md", Files.readString(Path.of("docs/models.md")), 5);
     for (String document : List.of("ARCHITECTURE.md", "CONTRIBUTING.md")) {
       assertTaken(document, Files.readString(Path.of(document)), 0);
     }

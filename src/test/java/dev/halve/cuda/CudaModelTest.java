@@ -12,6 +12,7 @@ import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.CompiledModel;
 import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
+import dev.halve.engine.ModelFamily;
 import dev.halve.engine.PackedBatch;
 import dev.halve.engine.Pass;
 import dev.halve.engine.PretrainedModel;
@@ -49,6 +50,22 @@ class CudaModelTest {
             .as("compiled, compressed %s", compressed)
             .isLessThan(tolerance);
       }
+    }
+  }
+
+  @Test
+  void embeddingsThatAreProjectedAgreeWithTheCpu() {
+    BertConfig config =
+        new BertConfig(500, 128, 2, 4, 512, 512, 2, 1e-12f, 0, 0, 64, ModelFamily.ELECTRA);
+    PackedBatch batch = batch(config, 8, LENGTHS);
+    try (Device gpu = Gpu.open(DType.F16);
+        Device cpu = Devices.open("cpu");
+        BertForQuestionAnswering onGpu = model(gpu, config, true);
+        BertForQuestionAnswering onCpu = model(cpu, config, true);
+        CompiledModel compiled = onGpu.compile(2000, 10)) {
+      float[] expected = eager(cpu, onCpu, batch);
+      assertThat(largestDifference(eager(gpu, onGpu, batch), expected)).isLessThan(0.02);
+      assertThat(largestDifference(compiled.run(batch).toFloatArray(), expected)).isLessThan(0.02);
     }
   }
 

@@ -24,12 +24,14 @@ public final class FamilyReference {
   public static final int HIDDEN = 24;
   public static final int POSITIONS = 40;
   private static final int LAYERS = 2;
-  private static final int HEADS = 3;
-  private static final int INNER = 40;
   private static final int LABELS = 3;
 
   private final String type;
+  private final String head;
   private final String prefix;
+  private final int hidden;
+  private final int inner;
+  private final int heads;
   private final int embedding;
   private final int positionOffset;
   private final double epsilon;
@@ -43,30 +45,39 @@ public final class FamilyReference {
    *     token-classification}, or {@code none} for a plain encoder, whose names have no prefix
    */
   public FamilyReference(String type, String head, long seed) {
+    this(type, head, seed, HIDDEN, 40, 3);
+  }
+
+  /** The same of another size. */
+  public FamilyReference(String type, String head, long seed, int hidden, int inner, int heads) {
+    this.hidden = hidden;
+    this.inner = inner;
+    this.heads = heads;
     this.type = type;
+    this.head = head;
     this.random = new Random(seed);
     boolean roberta = type.endsWith("roberta");
     this.prefix = head.equals("none") ? "" : (roberta ? "roberta" : type) + ".";
-    this.embedding = type.equals("electra") ? 12 : HIDDEN;
+    this.embedding = type.equals("electra") ? hidden / 2 : hidden;
     this.positionOffset = roberta ? 2 : 0;
     this.epsilon = roberta ? 1e-5 : 1e-12;
     encoder();
     switch (head) {
-      case "question-answering" -> linear("qa_outputs", HIDDEN, 2);
-      case "token-classification" -> linear("classifier", HIDDEN, LABELS);
+      case "question-answering" -> linear("qa_outputs", hidden, 2);
+      case "token-classification" -> linear("classifier", hidden, LABELS);
       case "text-classification" -> {
         switch (type) {
           case "bert" -> {
-            linear("bert.pooler.dense", HIDDEN, HIDDEN);
-            linear("classifier", HIDDEN, LABELS);
+            linear("bert.pooler.dense", hidden, hidden);
+            linear("classifier", hidden, LABELS);
           }
           case "distilbert" -> {
-            linear("pre_classifier", HIDDEN, HIDDEN);
-            linear("classifier", HIDDEN, LABELS);
+            linear("pre_classifier", hidden, hidden);
+            linear("classifier", hidden, LABELS);
           }
           default -> {
-            linear("classifier.dense", HIDDEN, HIDDEN);
-            linear("classifier.out_proj", HIDDEN, LABELS);
+            linear("classifier.dense", hidden, hidden);
+            linear("classifier.out_proj", hidden, LABELS);
           }
         }
       }
@@ -84,16 +95,16 @@ public final class FamilyReference {
     }
     norm(prefix + "embeddings.LayerNorm", embedding);
     if (type.equals("electra")) {
-      linear(prefix + "embeddings_project", embedding, HIDDEN);
+      linear(prefix + "embeddings_project", embedding, hidden);
     }
     for (int layer = 0; layer < LAYERS; layer++) {
       for (String square : new String[] {"query", "key", "value", "attended"}) {
-        linear(name(layer, square), HIDDEN, HIDDEN);
+        linear(name(layer, square), hidden, hidden);
       }
-      norm(name(layer, "attention norm"), HIDDEN);
-      linear(name(layer, "up"), HIDDEN, INNER);
-      linear(name(layer, "down"), INNER, HIDDEN);
-      norm(name(layer, "output norm"), HIDDEN);
+      norm(name(layer, "attention norm"), hidden);
+      linear(name(layer, "up"), hidden, inner);
+      linear(name(layer, "down"), inner, hidden);
+      norm(name(layer, "output norm"), hidden);
     }
   }
 
@@ -173,23 +184,26 @@ public final class FamilyReference {
   /** {@code config.json} as Hugging Face has it for the family. */
   public Map<String, Object> config() {
     Map<String, Object> config = new LinkedHashMap<>();
+    config.put("architectures", List.of(architecture()));
     config.put("model_type", type);
     config.put("vocab_size", VOCABULARY);
     config.put("max_position_embeddings", POSITIONS + positionOffset);
-    config.put("id2label", Map.of("0", "O", "1", "B-PER", "2", "I-PER"));
+    if (head.endsWith("classification")) {
+      config.put("id2label", Map.of("0", "O", "1", "B-PER", "2", "I-PER"));
+    }
     if (type.equals("distilbert")) {
-      config.put("dim", HIDDEN);
+      config.put("dim", hidden);
       config.put("n_layers", LAYERS);
-      config.put("n_heads", HEADS);
-      config.put("hidden_dim", INNER);
+      config.put("n_heads", heads);
+      config.put("hidden_dim", inner);
       config.put("activation", "gelu");
       config.put("pad_token_id", 0);
       return config;
     }
-    config.put("hidden_size", HIDDEN);
+    config.put("hidden_size", hidden);
     config.put("num_hidden_layers", LAYERS);
-    config.put("num_attention_heads", HEADS);
-    config.put("intermediate_size", INNER);
+    config.put("num_attention_heads", heads);
+    config.put("intermediate_size", inner);
     config.put("hidden_act", "gelu");
     config.put("layer_norm_eps", epsilon);
     config.put("type_vocab_size", positionOffset > 0 ? 1 : 2);
@@ -198,6 +212,24 @@ public final class FamilyReference {
       config.put("embedding_size", embedding);
     }
     return config;
+  }
+
+  private String architecture() {
+    String family =
+        switch (type) {
+          case "roberta" -> "Roberta";
+          case "xlm-roberta" -> "XLMRoberta";
+          case "distilbert" -> "DistilBert";
+          case "electra" -> "Electra";
+          default -> "Bert";
+        };
+    return family
+        + switch (head) {
+          case "question-answering" -> "ForQuestionAnswering";
+          case "text-classification" -> "ForSequenceClassification";
+          case "token-classification" -> "ForTokenClassification";
+          default -> "Model";
+        };
   }
 
   /** Writes config.json and model.safetensors. */
@@ -242,8 +274,8 @@ public final class FamilyReference {
               times(x, name(layer, "key")),
               times(x, name(layer, "value")));
       x = normed(sum(x, times(attended, name(layer, "attended"))), name(layer, "attention norm"));
-      double[][] inner = each(times(x, name(layer, "up")), FamilyReference::gelu);
-      x = normed(sum(x, times(inner, name(layer, "down"))), name(layer, "output norm"));
+      double[][] activated = each(times(x, name(layer, "up")), FamilyReference::gelu);
+      x = normed(sum(x, times(activated, name(layer, "down"))), name(layer, "output norm"));
     }
     return x;
   }
@@ -277,10 +309,10 @@ public final class FamilyReference {
   /** {@code [hidden]}: the mean of the tokens, or the first, of length 1 where that is wished. */
   public double[] embedding(int[] ids, int[] types, boolean mean, boolean normalized) {
     double[][] states = lastHidden(ids, types);
-    double[] pooled = new double[HIDDEN];
+    double[] pooled = new double[hidden];
     int counted = mean ? states.length : 1;
     for (int t = 0; t < counted; t++) {
-      for (int i = 0; i < HIDDEN; i++) {
+      for (int i = 0; i < hidden; i++) {
         pooled[i] += states[t][i] / counted;
       }
     }
@@ -338,10 +370,10 @@ public final class FamilyReference {
     return y;
   }
 
-  private static double[][] attention(double[][] q, double[][] k, double[][] v) {
-    int size = HIDDEN / HEADS;
-    double[][] out = new double[q.length][HIDDEN];
-    for (int head = 0; head < HEADS; head++) {
+  private double[][] attention(double[][] q, double[][] k, double[][] v) {
+    int size = hidden / heads;
+    double[][] out = new double[q.length][hidden];
+    for (int head = 0; head < heads; head++) {
       for (int i = 0; i < q.length; i++) {
         double[] p = new double[q.length];
         double total = 0;

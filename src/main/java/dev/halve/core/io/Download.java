@@ -15,10 +15,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
-import java.security.MessageDigest;
-import java.security.NoSuchAlgorithmException;
 import java.time.Duration;
-import java.util.HexFormat;
 import java.util.Map;
 import java.util.concurrent.locks.ReentrantLock;
 import javax.net.ssl.SSLException;
@@ -49,13 +46,27 @@ public final class Download {
    * What to fetch.
    *
    * @param bytes its length, or -1 where nobody knows
-   * @param sha256 64 lower-case hexadecimal digits, or null where nobody knows
+   * @param checksum what its bytes must add up to, or null where nobody knows
+   * @param limit bytes at most, where nobody knows its length
    * @param headers sent along; an {@code Authorization} goes to the host of the uri alone, not to
    *     where it redirects
    */
-  public record Source(URI uri, long bytes, String sha256, Map<String, String> headers) {
+  public record Source(
+      URI uri, long bytes, Checksum checksum, long limit, Map<String, String> headers) {
     public Source {
       headers = Map.copyOf(headers);
+    }
+
+    /**
+     * @param sha256 64 lower-case hexadecimal digits, or null where nobody knows
+     */
+    public Source(URI uri, long bytes, String sha256, Map<String, String> headers) {
+      this(
+          uri,
+          bytes,
+          sha256 == null ? null : new Checksum(Checksum.Kind.SHA_256, sha256),
+          Long.MAX_VALUE,
+          headers);
     }
 
     public Source(URI uri, long bytes, String sha256) {
@@ -140,6 +151,11 @@ public final class Download {
     return target;
   }
 
+  /** Whether a download failed for want of an answer, so that what is in a cache may do. */
+  static boolean wasUnreachable(HalveException failure) {
+    return failure.getCause() instanceof Interrupted;
+  }
+
   private void fetchAlone() throws IOException {
     Files.createDirectories(target.getParent());
     Path lockFile = target.resolveSibling("." + target.getFileName() + ".lock");
@@ -188,7 +204,7 @@ public final class Download {
           idle = 0;
           pause = manner.pause();
         } else if (++idle >= failure.maxIdleAttempts()) {
-          throw error(failure.getMessage());
+          throw new HalveException(error(failure.getMessage()).getMessage(), failure);
         }
         sleep(failure.retryAfter == null ? pause : failure.retryAfter);
         pause = pause.multipliedBy(2);
@@ -203,7 +219,7 @@ public final class Download {
     }
     // Without a hash only the server can say whether it still has the same file.
     String tag = Files.exists(entityTag) ? Files.readString(entityTag) : null;
-    if (have > 0 && tag == null && source.sha256() == null) {
+    if (have > 0 && tag == null && source.checksum() == null) {
       have = 0;
     }
     HttpURLConnection connection = connect(have, tag);
@@ -241,6 +257,10 @@ public final class Download {
     if (length >= 0 && source.bytes() >= 0 && from + length != source.bytes()) {
       throw error("%,d bytes are offered, %,d expected".formatted(from + length, source.bytes()));
     }
+    if (from + length > source.limit()) {
+      throw error(
+          "%,d bytes are offered, at most %,d read".formatted(from + length, source.limit()));
+    }
     String tag = connection.getHeaderField("ETag");
     if (tag == null || tag.startsWith("W/")) {
       Files.deleteIfExists(entityTag);
@@ -268,6 +288,9 @@ public final class Download {
         done += count;
         if (source.bytes() >= 0 && done > source.bytes()) {
           break;
+        }
+        if (done > source.limit()) {
+          throw error("more than %,d bytes come, which are not read".formatted(source.limit()));
         }
         listener.progress(done, total);
       }
@@ -376,26 +399,7 @@ public final class Download {
     if (source.bytes() >= 0 && size != source.bytes()) {
       return "it has %,d bytes, %,d expected".formatted(size, source.bytes());
     }
-    String hash = source.sha256() == null ? null : sha256(file);
-    return hash == null || hash.equals(source.sha256())
-        ? null
-        : "its SHA-256 is %s, expected %s".formatted(hash, source.sha256());
-  }
-
-  private static String sha256(Path file) throws IOException {
-    MessageDigest digest;
-    try {
-      digest = MessageDigest.getInstance("SHA-256");
-    } catch (NoSuchAlgorithmException e) {
-      throw new AssertionError("every Java has SHA-256", e);
-    }
-    byte[] buffer = new byte[1 << 16];
-    try (InputStream stream = Files.newInputStream(file)) {
-      for (int count = stream.read(buffer); count >= 0; count = stream.read(buffer)) {
-        digest.update(buffer, 0, count);
-      }
-    }
-    return HexFormat.of().formatHex(digest.digest());
+    return source.checksum() == null ? null : source.checksum().difference(file);
   }
 
   private static long size(Path file) throws IOException {

@@ -5,9 +5,12 @@ import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.HybridTensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
+import java.lang.foreign.Arena;
 import java.util.List;
+import java.util.Optional;
 import java.util.Set;
-import java.util.stream.Stream;
+import java.util.function.Function;
+import java.util.stream.IntStream;
 
 /** The tensors in which files keep a {@link HybridTensor}, instead of {@code MODULE.weight}. */
 public final class HybridLayout {
@@ -19,6 +22,21 @@ public final class HybridLayout {
           ".weight.sparse_metadata");
 
   private HybridLayout() {}
+
+  /** The names of a weight's tensors. */
+  public static List<String> tensors(String module) {
+    return PARTS.stream().map(part -> module + part).toList();
+  }
+
+  /** The module whose weight a tensor is the first part of, where all parts are there. */
+  public static Optional<String> module(Set<String> names, String tensor) {
+    String first = PARTS.getFirst();
+    if (!tensor.endsWith(first)) {
+      return Optional.empty();
+    }
+    String module = tensor.substring(0, tensor.length() - first.length());
+    return names.containsAll(tensors(module)) ? Optional.of(module) : Optional.empty();
+  }
 
   /** Whether a file has a module's weight so. */
   public static boolean holds(Set<String> names, String module) {
@@ -63,18 +81,29 @@ public final class HybridLayout {
 
   /** What a file holds of a weight. */
   public static List<SafetensorsWriter.Entry> entries(String module, HybridTensor hybrid) {
-    List<Tensor> tensors =
-        List.of(
-            hybrid.denseBlocks(),
-            hybrid.dense(),
-            hybrid.sparse().values(),
-            hybrid.sparse().metadata());
-    return Stream.iterate(0, i -> i < PARTS.size(), i -> i + 1)
-        .map(i -> entry(module + PARTS.get(i), tensors.get(i)))
+    return entries(module, hybrid, _ -> hybrid);
+  }
+
+  /**
+   * The same, made when it is written.
+   *
+   * @param announced a weight of the same shapes and type, used for those alone
+   */
+  public static List<SafetensorsWriter.Entry> entries(
+      String module, HybridTensor announced, Function<Arena, HybridTensor> load) {
+    List<Tensor> shapes = parts(announced);
+    return IntStream.range(0, PARTS.size())
+        .mapToObj(i ->
+            new SafetensorsWriter.Entry(
+                module + PARTS.get(i),
+                shapes.get(i).dtype(),
+                shapes.get(i).shape(),
+                arena -> parts(load.apply(arena)).get(i)))
         .toList();
   }
 
-  private static SafetensorsWriter.Entry entry(String name, Tensor tensor) {
-    return new SafetensorsWriter.Entry(name, tensor.dtype(), tensor.shape(), arena -> tensor);
+  private static List<Tensor> parts(HybridTensor hybrid) {
+    return List.of(
+        hybrid.denseBlocks(), hybrid.dense(), hybrid.sparse().values(), hybrid.sparse().metadata());
   }
 }

@@ -6,7 +6,7 @@ import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Shape;
 import java.io.IOException;
-import java.nio.ByteBuffer;
+import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -43,15 +43,23 @@ record OnnxGraph(SequencedMap<String, Initializer> initializers, List<MatMul> ma
    * @throws HalveException if the bytes are no ONNX model, or an initializer's data do not fit its
    *     shape
    */
-  static OnnxGraph read(ByteBuffer model) {
+  static OnnxGraph read(MemorySegment model) {
     OnnxGraph graph = new OnnxGraph(new LinkedHashMap<>(), new ArrayList<>());
-    CodedInputStream in = CodedInputStream.newInstance(model);
+    // Over a stream: given a buffer outside the heap, protobuf would copy all of it.
+    CodedInputStream in = CodedInputStream.newInstance(new SegmentStream(model));
     try {
       boolean found = false;
       for (int tag = in.readTag(); tag != 0; tag = in.readTag()) {
         if (isMessage(tag, MODEL_GRAPH)) {
           found = true;
-          int outer = in.pushLimit(in.readRawVarint32());
+          int length = in.readRawVarint32();
+          if (length > model.byteSize() - in.getTotalBytesRead()) {
+            // Inner messages are held to this one's end; a stream has none of its own.
+            throw new HalveException(
+                "cut off, or not an ONNX model: a graph of %d bytes is announced, %d follow"
+                    .formatted(length, model.byteSize() - in.getTotalBytesRead()));
+          }
+          int outer = in.pushLimit(length);
           graph.readGraph(in);
           in.popLimit(outer);
         } else {

@@ -48,7 +48,7 @@ public final class OnnxWeights implements Weights {
     this.arena = arena;
     this.file = file;
     try {
-      this.entries = named(OnnxGraph.read(file.asByteBuffer()));
+      this.entries = named(OnnxGraph.read(file));
     } catch (HalveException lie) {
       throw lie.in(origin);
     }
