@@ -3,6 +3,7 @@ package dev.halve.cli;
 import dev.halve.recipe.Benchmark;
 import dev.halve.recipe.BenchmarkSettings;
 import dev.halve.recipe.LatencySettings;
+import dev.halve.recipe.TrainingBenchmark;
 import dev.halve.report.LatencyRow;
 import java.nio.file.Path;
 import java.util.List;
@@ -25,6 +26,8 @@ import picocli.CommandLine.Option;
           + " 128",
       "  ./halve bench --device cuda:0 --model base --random-weights --batches 4,16,64,256 --seq"
           + " 384",
+      "  ./halve bench --training --device cuda:0 --model base --random-weights --batches 32 --seq"
+          + " 384",
       "  ./halve bench --lengths squad-lengths.txt --batches 16 --modes compiled --json"
     })
 final class BenchCommand extends HalveCommand {
@@ -39,6 +42,13 @@ final class BenchCommand extends HalveCommand {
           "Keep the model's shape alone. Then --model may also be base, large (BERT's) or small"
               + " (bge-small's).")
   private boolean randomWeights;
+
+  @Option(
+      names = "--training",
+      description =
+          "Time training steps in place of forward passes: forward, backward and AdamW, with"
+              + " dropout.")
+  private boolean training;
 
   @Option(
       names = "--batches",
@@ -100,18 +110,24 @@ final class BenchCommand extends HalveCommand {
 
   @Override
   void run(Console console, TerminalProgress progress) {
-    Benchmark.Result result =
-        Benchmark.run(
-            new BenchmarkSettings(
-                model.orElse(ModelOption.EMBEDDED),
-                device.name(),
-                randomWeights,
-                lengths,
-                modes,
-                weights,
-                peer,
-                new LatencySettings(batches, seq, WARMUP, repeats, maxSeconds)),
-            progress);
+    BenchmarkSettings settings =
+        new BenchmarkSettings(
+            model.orElse(ModelOption.EMBEDDED),
+            device.name(),
+            randomWeights,
+            lengths,
+            modes,
+            weights,
+            peer,
+            new LatencySettings(batches, seq, WARMUP, repeats, maxSeconds));
+    if (training) {
+      if (peer != null) {
+        throw misused("--training has no peer; leave --peer out");
+      }
+      printTraining(TrainingBenchmark.run(settings, progress), console, progress);
+      return;
+    }
+    Benchmark.Result result = Benchmark.run(settings, progress);
     progress.hide();
     if (json()) {
       console.json(result);
@@ -145,6 +161,34 @@ final class BenchCommand extends HalveCommand {
           row.msP50(),
           row.msP10(),
           row.msP90(),
+          row.tokensPerS());
+    }
+  }
+
+  private void printTraining(
+      TrainingBenchmark.Result result, Console console, TerminalProgress progress) {
+    progress.hide();
+    if (json()) {
+      console.json(result);
+      return;
+    }
+    console.printf(
+        "%s, training steps, %s on %s, %d processors",
+        result.model(), result.dtype(), result.device(), result.processors());
+    console.print("");
+    console.printf(
+        "%6s %8s %6s %12s %22s %12s %12s",
+        "batch", "tokens", "steps", "median", "p10 to p90", "rows/s", "tokens/s");
+    for (TrainingBenchmark.Row row : result.rows()) {
+      console.printf(
+          "%6d %8d %6d %9.3f ms %9.3f - %7.3f ms %12.1f %12.0f",
+          row.batch(),
+          row.tokens(),
+          row.steps(),
+          row.msP50(),
+          row.msP10(),
+          row.msP90(),
+          row.rowsPerS(),
           row.tokensPerS());
     }
   }

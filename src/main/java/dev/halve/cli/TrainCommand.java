@@ -21,7 +21,9 @@ import picocli.CommandLine.Option;
       "  ./halve train --out dense",
       "  ./halve train --model bert-base-uncased/ --train train.json --epochs 2 --out dense",
       "  ./halve train --model pruned --train train.json --out retrained --resume",
-      "  ./halve train --model pruned --teacher dense --schedule linear --out recovered"
+      "  ./halve train --model pruned --teacher dense --schedule linear --out recovered",
+      "  ./halve train --model pruned --teacher dense --text corpus.txt --label-weight 0 --out"
+          + " recovered"
     })
 final class TrainCommand extends HalveCommand {
   @Mixin private ModelOption model;
@@ -36,6 +38,14 @@ final class TrainCommand extends HalveCommand {
       paramLabel = "MODEL",
       description = "The dense model that distillation learns from, a folder.")
   private String teacher;
+
+  @Option(
+      names = "--text",
+      paramLabel = "FILE",
+      description =
+          "More rows to learn from the teacher, without labels: plain text, or a file in SQuAD"
+              + " v1.1 format.")
+  private Path text;
 
   @Option(
       names = "--out",
@@ -54,11 +64,12 @@ final class TrainCommand extends HalveCommand {
         Steps.train(
             model.orElse(ModelOption.EMBEDDED),
             device.name(),
-            data.over(DataSettings.SYNTHETIC, true, false),
+            data.over(DataSettings.SYNTHETIC, true, training.evaluates()),
             features.over(FeatureSettings.DEFAULT),
             training.over(TrainingSettings.DEFAULT),
             recovery.over(teacher == null ? RecoverySettings.PLAIN : RecoverySettings.DISTILLATION),
             teacher,
+            text,
             out,
             resume,
             progress);

@@ -63,6 +63,23 @@ final class TrainingOptions {
       description = "At least this much time between two checkpoints.")
   private Integer checkpointSeconds;
 
+  @Option(
+      names = "--gradient-accumulation-steps",
+      paramLabel = "BATCHES",
+      description = "Batches whose mean gradient is one step.")
+  private Integer gradientAccumulationSteps;
+
+  @Option(
+      names = "--eval-steps",
+      paramLabel = "STEPS",
+      description = "Score the model after so many steps, again and again; 0 for never.")
+  private Integer evalSteps;
+
+  /** Whether evaluation questions are needed. */
+  boolean evaluates() {
+    return evalSteps != null && evalSteps > 0;
+  }
+
   TrainingSettings over(TrainingSettings base) {
     return new TrainingSettings(
         learningRate == null ? base.learningRate() : learningRate,
@@ -75,6 +92,10 @@ final class TrainingOptions {
         weightDecay == null ? base.weightDecay() : weightDecay,
         seed == null ? base.seed() : seed,
         loggingSteps == null ? base.loggingSteps() : loggingSteps,
-        checkpointSeconds == null ? base.checkpointSeconds() : checkpointSeconds);
+        checkpointSeconds == null ? base.checkpointSeconds() : checkpointSeconds,
+        gradientAccumulationSteps == null
+            ? base.gradientAccumulationSteps()
+            : gradientAccumulationSteps,
+        evalSteps == null ? base.evalSteps() : evalSteps);
   }
 }

@@ -2,10 +2,13 @@ package dev.halve.cli;
 
 import dev.halve.recipe.FeatureSettings;
 import dev.halve.recipe.LatencySettings;
+import dev.halve.recipe.PruningMethod;
+import dev.halve.recipe.SeedRuns;
 import dev.halve.recipe.Tutorial;
 import dev.halve.recipe.TutorialSettings;
 import dev.halve.report.Report;
 import dev.halve.report.Results;
+import dev.halve.report.SeedSummary;
 import java.nio.file.Path;
 import java.util.List;
 import picocli.CommandLine.Command;
@@ -23,6 +26,7 @@ import picocli.CommandLine.Option;
     footer = {
       "  ./halve tutorial",
       "  ./halve tutorial --preset full",
+      "  ./halve tutorial --preset best --device cuda:0 --seeds 3 --out best",
       "  ./halve tutorial --preset full --train train.json --eval dev.json --max-steps 60 --out"
           + " run1",
       "  ./halve tutorial --resume"
@@ -32,8 +36,9 @@ final class TutorialCommand extends HalveCommand {
       names = "--preset",
       paramLabel = "NAME",
       description = {
-        "quick: five minutes on two cores; full: the settings of the tutorial (default: quick, or"
-            + " full where questions are named)."
+        "quick: five minutes on two cores; full: the settings of the tutorial; best: a 2:4 model as"
+            + " good as the dense one, by learning from it (default: quick, or full where questions"
+            + " are named)."
       })
   private String preset;
 
@@ -42,8 +47,23 @@ final class TutorialCommand extends HalveCommand {
   @Mixin private DataOptions data;
   @Mixin private FeatureOptions features;
   @Mixin private TrainingOptions training;
+  @Mixin private RetrainOptions retraining;
   @Mixin private RecoveryOptions recovery;
   @Mixin private PruningOptions pruning;
+
+  @Option(
+      names = "--method",
+      paramLabel = "NAME",
+      description =
+          "Prune by magnitude (the default), wanda, sparsegpt or transposable; see halve prune."
+              + " Activations are the training questions'.")
+  private PruningMethod method;
+
+  @Option(
+      names = "--permute",
+      description = "Bring channels into an order in which 2:4 loses less.")
+  private boolean permute;
+
   @Mixin private EvaluationOptions evaluation;
 
   @Option(
@@ -60,12 +80,31 @@ final class TutorialCommand extends HalveCommand {
       description = "Where models, results and the report go (default: halve-out).")
   private Path out;
 
+  @Option(
+      names = "--seeds",
+      paramLabel = "N",
+      defaultValue = "1",
+      description =
+          "Run it so often, with the seeds from --seed on, each in a folder of its own; the answer"
+              + " is mean and spread.")
+  private int seeds;
+
   @Option(names = "--resume", description = "Go on with the run that the folder holds.")
   private boolean resume;
 
   @Override
   void run(Console console, TerminalProgress progress) {
     resumable();
+    if (seeds != 1) {
+      SeedSummary summary = SeedRuns.run(settings(), seeds, out, resume, progress);
+      progress.hide();
+      if (json()) {
+        console.json(summary);
+      } else {
+        console.print(summary.table());
+      }
+      return;
+    }
     Results results = Tutorial.run(settings(), out, resume, progress);
     progress.hide();
     if (json()) {
@@ -89,7 +128,7 @@ final class TutorialCommand extends HalveCommand {
         cut,
         training.over(base.fineTune()),
         pruning.over(base.pruning()),
-        training.over(base.retrain()),
+        retraining.over(training.over(base.retrain())),
         recovery.over(base.recovery()),
         evaluation.over(base.evaluation()),
         new LatencySettings(
@@ -97,6 +136,8 @@ final class TutorialCommand extends HalveCommand {
             cut.maxLength(),
             latency.warmup(),
             latency.repeats(),
-            latency.maxSeconds()));
+            latency.maxSeconds()),
+        method == null ? base.method() : method,
+        permute || base.permute());
   }
 }

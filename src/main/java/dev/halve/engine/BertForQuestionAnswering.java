@@ -69,13 +69,14 @@ public final class BertForQuestionAnswering implements AutoCloseable {
     Workspace workspace = pass.workspace();
     Tensor startsOnDevice = DeviceBatch.upload(workspace, starts);
     Tensor endsOnDevice = DeviceBatch.upload(workspace, ends);
-    forwardBackward(pass, startsOnDevice, endsOnDevice, null, null, loss);
+    forwardBackward(pass, startsOnDevice, endsOnDevice, null, null, 1, loss);
   }
 
   /**
    * The same with answers on the device.
    *
    * @param distillation null, with the targets, for the labels' loss alone
+   * @param share of this batch in the step: what the loss and the gradients are multiplied by
    */
   void forwardBackward(
       Pass pass,
@@ -83,6 +84,7 @@ public final class BertForQuestionAnswering implements AutoCloseable {
       Tensor ends,
       Distillation distillation,
       TrainingStep.Targets targets,
+      float share,
       Tensor loss) {
     Workspace workspace = pass.workspace();
     Device device = pass.device();
@@ -92,14 +94,14 @@ public final class BertForQuestionAnswering implements AutoCloseable {
 
     Tensor dLogits = workspace.take(DType.F32, pass.tokens(), 2);
     float labelWeight = distillation == null ? 1 : distillation.labelWeight();
-    device.spanLoss(logits, pass.batch(), starts, ends, labelWeight, dLogits, loss);
+    device.spanLoss(logits, pass.batch(), starts, ends, share * labelWeight, dLogits, loss);
     if (distillation != null) {
       device.distillationLoss(
           logits,
           targets.logits(),
           pass.batch(),
           distillation.temperature(),
-          distillation.logitWeight(),
+          share * distillation.logitWeight(),
           dLogits,
           loss);
     }
@@ -110,7 +112,7 @@ public final class BertForQuestionAnswering implements AutoCloseable {
       return;
     }
     List<Tensor> hidden = targets.hidden();
-    float weight = distillation.hiddenWeight() / hidden.size();
+    float weight = share * distillation.hiddenWeight() / hidden.size();
     bert.backward(
         pass,
         saved,

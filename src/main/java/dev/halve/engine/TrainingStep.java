@@ -8,7 +8,8 @@ import java.util.List;
 
 /**
  * One training step of a question-answering model: the batch goes up, forward, loss, backward,
- * optimizer. Queued as a whole; the host waits for nothing.
+ * optimizer. Queued as a whole; the host waits for nothing. A step may be over several batches,
+ * whose gradients then add up before the optimizer runs.
  */
 public final class TrainingStep implements AutoCloseable {
   private final BertForQuestionAnswering model;
@@ -19,6 +20,8 @@ public final class TrainingStep implements AutoCloseable {
   private final Pool pool;
   private final Tensor memory;
   private final Tensor norm;
+  private final float share;
+  private final Replay accumulation;
   private final Replay replay;
 
   /**
@@ -34,6 +37,19 @@ public final class TrainingStep implements AutoCloseable {
       Tensor loss,
       int maxTokens,
       int maxRows) {
+    this(model, distillation, loss, maxTokens, maxRows, 1);
+  }
+
+  /**
+   * @param batches of a step: all but the last go to {@link #accumulate}
+   */
+  public TrainingStep(
+      BertForQuestionAnswering model,
+      Distillation distillation,
+      Tensor loss,
+      int maxTokens,
+      int maxRows,
+      int batches) {
     Device device = model.device();
     this.model = model;
     this.distillation = distillation;
@@ -45,6 +61,8 @@ public final class TrainingStep implements AutoCloseable {
     // Row by row a smaller batch may need more rows than the largest: one for each token at most.
     this.memory = pool.allocate(DType.I32, DeviceBatch.integers(largest) + 3L * largest.tokens());
     this.norm = pool.allocate(DType.F32, 1);
+    this.share = 1.0f / batches;
+    this.accumulation = device.openReplay();
     this.replay = device.openReplay();
   }
 
@@ -58,8 +76,15 @@ public final class TrainingStep implements AutoCloseable {
     return norm;
   }
 
+  /** Queues forward and backward of a batch that is not the step's last. */
+  public void accumulate(PackedBatch batch, int[] starts, int[] ends, StepScalars scalars) {
+    BatchShape shape = model.device().shape(BatchShape.of(batch));
+    DeviceBatch onDevice = DeviceBatch.upload(model.device(), memory, shape, batch, starts, ends);
+    accumulation.run(shape, scalars, () -> queueGradients(onDevice, scalars));
+  }
+
   /**
-   * Queues a step.
+   * Queues a step's last batch, and the optimizer.
    *
    * @param starts the first token of each row's answer, a position within the row; 0 for none
    * @param ends its last token
@@ -67,18 +92,23 @@ public final class TrainingStep implements AutoCloseable {
   public void run(PackedBatch batch, int[] starts, int[] ends, StepScalars scalars) {
     BatchShape shape = model.device().shape(BatchShape.of(batch));
     DeviceBatch onDevice = DeviceBatch.upload(model.device(), memory, shape, batch, starts, ends);
-    replay.run(shape, scalars, () -> queue(onDevice, scalars));
+    replay.run(
+        shape,
+        scalars,
+        () -> {
+          queueGradients(onDevice, scalars);
+          model.device().adamW(parameters, scalars.optimizer(), scalars.step(), norm);
+        });
   }
 
-  private void queue(DeviceBatch batch, StepScalars scalars) {
+  private void queueGradients(DeviceBatch batch, StepScalars scalars) {
     workspace.reset();
     Targets targets = null;
     if (distillation != null) {
       targets = targets(Pass.inference(workspace, batch));
     }
     Pass pass = Pass.training(workspace, batch, scalars.seed());
-    model.forwardBackward(pass, batch.starts(), batch.ends(), distillation, targets, loss);
-    model.device().adamW(parameters, scalars.optimizer(), scalars.step(), norm);
+    model.forwardBackward(pass, batch.starts(), batch.ends(), distillation, targets, share, loss);
   }
 
   /**
@@ -107,6 +137,7 @@ public final class TrainingStep implements AutoCloseable {
 
   @Override
   public void close() {
+    accumulation.close();
     replay.close();
     workspace.close();
     pool.close();

@@ -215,7 +215,7 @@ public final class Benchmark {
   }
 
   /** Batches of random tokens, the same on every run. */
-  private static List<PackedBatch> batches(BenchmarkSettings settings, BertConfig config) {
+  static List<PackedBatch> batches(BenchmarkSettings settings, BertConfig config) {
     int seq = Math.min(settings.latency().seq(), config.maxPositionEmbeddings());
     int[] lengths = settings.lengths() == null ? new int[] {seq} : lengths(settings.lengths(), seq);
     SplittableRandom random = new SplittableRandom(1);

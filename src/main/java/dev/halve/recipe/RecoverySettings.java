@@ -35,7 +35,11 @@ public record RecoverySettings(
   public static final RecoverySettings DISTILLATION =
       new RecoverySettings(0.1, 0.9, 5, 2, 0, 50, 0.5);
 
-  /** The same, with masks chosen during the first half. */
+  /** From the dense model's answers alone, not from its hidden states. */
+  public static final RecoverySettings ANSWER_DISTILLATION =
+      new RecoverySettings(0.1, 0.9, 0, 2, 0, 50, 0.5);
+
+  /** The first, with masks chosen during the first half. */
   public static final RecoverySettings FADING_DISTILLATION =
       new RecoverySettings(0.1, 0.9, 5, 2, 0.98, 50, 0.5);
 

@@ -8,11 +8,13 @@ import dev.halve.engine.Devices;
 import dev.halve.engine.PackedBatch;
 import dev.halve.engine.PretrainedModel;
 import dev.halve.qa.Answers;
+import dev.halve.qa.CalibrationText;
 import dev.halve.qa.Example;
 import dev.halve.qa.Predictions;
 import dev.halve.qa.QaFeatures;
 import dev.halve.qa.SquadDataset;
 import dev.halve.qa.SquadScore;
+import dev.halve.qa.Tokenizer;
 import dev.halve.report.LayerSparsity;
 import dev.halve.report.LossCurve;
 import java.nio.file.Files;
@@ -28,6 +30,9 @@ import tools.jackson.databind.ser.std.ToStringSerializer;
  * in, a Hugging Face folder out. All throw {@link dev.halve.core.HalveException} for bad input.
  */
 public final class Steps {
+  /** The most rows of text without labels that a training takes; of more, a random sample. */
+  private static final int UNLABELLED_ROWS = 100_000;
+
   private Steps() {}
 
   /**
@@ -38,6 +43,7 @@ public final class Steps {
    * @param seconds in all, where it was resumed
    * @param tokensPerS trained on, in this run
    * @param sparsity the share of zeros in the encoder's linear weights
+   * @param scores in between, where it was scored
    */
   @JsonNaming(SnakeCaseStrategy.class)
   public record Trained(
@@ -46,7 +52,8 @@ public final class Steps {
       double seconds,
       double tokensPerS,
       double sparsity,
-      List<LossCurve.Point> loss) {}
+      List<LossCurve.Point> loss,
+      List<LossCurve.ScorePoint> scores) {}
 
   /**
    * Fine-tunes, on the training questions of the data. Weights that are pruned in the model stay
@@ -72,6 +79,7 @@ public final class Steps {
         training,
         RecoverySettings.PLAIN,
         null,
+        null,
         out,
         resume,
         progress);
@@ -83,6 +91,8 @@ public final class Steps {
    * @param recovery where it chooses masks, the model is the dense one
    * @param teacher the dense model that the recovery learns from, fine-tuned on such questions;
    *     null where it learns from none
+   * @param text rows without labels, for the teacher to say what there is to learn from them: plain
+   *     text, or a file in SQuAD's format; null for none
    */
   public static Trained train(
       String model,
@@ -92,11 +102,15 @@ public final class Steps {
       TrainingSettings training,
       RecoverySettings recovery,
       String teacher,
+      Path text,
       Path out,
       boolean resume,
       Progress progress) {
     if (recovery.distils() && teacher == null) {
       throw new HalveException("distillation needs a dense model to learn from; name the teacher");
+    }
+    if (text != null && !recovery.distils()) {
+      throw new HalveException("text without labels needs a dense model; name the teacher");
     }
     Path checkpoint = out.resolve("checkpoint.safetensors");
     if (Files.exists(checkpoint) && !resume) {
@@ -112,15 +126,37 @@ public final class Steps {
       run.forget();
     }
     SquadDataset questions = QuestionData.train(data, progress);
+    TrainingRun.Scoring scoring =
+        training.evalSteps() == 0
+            ? null
+            : TrainingRun.scoring(
+                QuestionData.eval(data, progress), features, EvaluationSettings.DEFAULT);
     try (Device opened = Devices.openForTraining(device)) {
       return run.run(
           opened,
-          tokenizer ->
-              TrainingRun.rows(
-                  QaFeatures.of(
-                      tokenizer, questions.examples(), features.maxLength(), features.docStride())),
+          tokenizer -> {
+            List<TrainingRow> rows =
+                TrainingRun.rows(
+                    QaFeatures.of(
+                        tokenizer,
+                        questions.examples(),
+                        features.maxLength(),
+                        features.docStride()));
+            if (text != null) {
+              rows.addAll(unlabelled(tokenizer, text, features.maxLength(), training.seed()));
+            }
+            return rows;
+          },
+          scoring,
           progress);
     }
+  }
+
+  private static List<TrainingRow> unlabelled(
+      Tokenizer tokenizer, Path text, int maxLength, long seed) {
+    return CalibrationText.read(tokenizer, text, UNLABELLED_ROWS, maxLength, seed).stream()
+        .map(row -> new TrainingRow(row.inputIds(), row.tokenTypeIds(), -1, -1))
+        .toList();
   }
 
   /**

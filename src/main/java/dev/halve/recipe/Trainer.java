@@ -10,6 +10,7 @@ import dev.halve.engine.Pool;
 import dev.halve.engine.StepScalars;
 import dev.halve.engine.TrainingStep;
 import dev.halve.report.LossCurve;
+import dev.halve.report.Score;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.Comparator;
@@ -34,6 +35,8 @@ public final class Trainer {
   private final TrainingOrder order;
   private final int totalSteps;
   private final List<LossCurve.Point> loss;
+  private final List<LossCurve.ScorePoint> scores;
+  private Evaluation evaluation;
   private int step;
   private float lossSum;
   private long tokens;
@@ -42,6 +45,12 @@ public final class Trainer {
   @FunctionalInterface
   public interface Keeper {
     void keep(TrainingState state);
+  }
+
+  /** Scores the model as it is. */
+  @FunctionalInterface
+  public interface Evaluation {
+    Score evaluate();
   }
 
   /**
@@ -86,10 +95,18 @@ public final class Trainer {
     this.totalSteps =
         settings.maxSteps() > 0
             ? settings.maxSteps()
-            : Math.multiplyExact(settings.epochs(), order.stepsPerEpoch());
+            : Math.ceilDiv(
+                Math.multiplyExact(settings.epochs(), order.stepsPerEpoch()),
+                settings.gradientAccumulationSteps());
     this.step = from.step();
     this.lossSum = from.lossSum();
     this.loss = new ArrayList<>(from.loss());
+    this.scores = new ArrayList<>(from.scores());
+  }
+
+  /** Scores the model in between, as often as the settings say. */
+  public void evaluateBy(Evaluation evaluation) {
+    this.evaluation = evaluation;
   }
 
   /** Steps when it is over. */
@@ -103,7 +120,7 @@ public final class Trainer {
   }
 
   public TrainingState state() {
-    return new TrainingState(step, lossSum, loss);
+    return new TrainingState(step, lossSum, loss, scores);
   }
 
   /** The learning rate of a step, counted from 1, as transformers' schedules have it. */
@@ -139,15 +156,22 @@ public final class Trainer {
         TrainingStep trainingStep = openStep(pool)) {
       Tensor lossOnDevice = trainingStep.loss();
       setLoss(lossOnDevice, lossSum);
-      CompletableFuture<TrainingOrder.Batch> next = prepare(step + 1, ahead);
+      int number = step * settings.gradientAccumulationSteps() + 1;
+      int last = totalSteps * settings.gradientAccumulationSteps();
+      CompletableFuture<TrainingOrder.Batch> next = prepare(number, ahead);
       long kept = System.nanoTime();
       while (step < totalSteps) {
         TrainingOrder.Batch batch = joined(next);
-        if (step + 2 <= totalSteps) {
-          next = prepare(step + 2, ahead);
+        if (number < last) {
+          next = prepare(number + 1, ahead);
         }
-        step(trainingStep, batch);
+        boolean whole = take(trainingStep, batch, number);
+        number++;
+        if (!whole) {
+          continue;
+        }
         log(lossOnDevice, stage);
+        score();
         boolean stop = progress.stopRequested();
         boolean due = System.nanoTime() - kept >= settings.checkpointSeconds() * 1_000_000_000L;
         if ((stop || due) && step < totalSteps) {
@@ -164,10 +188,10 @@ public final class Trainer {
     return stage.end();
   }
 
-  private CompletableFuture<TrainingOrder.Batch> prepare(int step, ExecutorService ahead) {
+  private CompletableFuture<TrainingOrder.Batch> prepare(int number, ExecutorService ahead) {
     return CompletableFuture.supplyAsync(
         () -> {
-          TrainingOrder.Batch batch = order.batch(step);
+          TrainingOrder.Batch batch = order.batch(number);
           batch.packed().check(model.config());
           return batch;
         },
@@ -188,29 +212,44 @@ public final class Trainer {
         recovery.distils() ? recovery.distillation(teacher) : null,
         BertForQuestionAnswering.newLoss(pool),
         maxTokens,
-        settings.batchSize());
+        settings.batchSize(),
+        settings.gradientAccumulationSteps());
   }
 
-  private void step(TrainingStep trainingStep, TrainingOrder.Batch batch) {
-    step++;
-    if (recovery.choosesMasksBefore(step, totalSteps)) {
+  /**
+   * @param number of the batch, counted from 1
+   * @return whether a step is over
+   */
+  private boolean take(TrainingStep trainingStep, TrainingOrder.Batch batch, int number) {
+    int place = (number - 1) % settings.gradientAccumulationSteps();
+    if (place == 0 && recovery.choosesMasksBefore(step + 1, totalSteps)) {
       model.bert().linears().forEach(Linear::chooseMask);
     }
     AdamW optimizer =
         new AdamW(
-            learningRate(settings, step, totalSteps),
+            learningRate(settings, step + 1, totalSteps),
             0.9,
             0.999,
             1e-8,
             settings.weightDecay(),
             settings.maxGradNorm(),
-            recovery.maskedKeep(step, totalSteps));
-    trainingStep.run(
-        batch.packed(),
-        batch.starts(),
-        batch.ends(),
-        new StepScalars(order.dropoutSeed(step), optimizer, step));
+            recovery.maskedKeep(step + 1, totalSteps));
+    StepScalars scalars = new StepScalars(order.dropoutSeed(number), optimizer, step + 1);
     tokens += batch.packed().tokens();
+    if (place + 1 < settings.gradientAccumulationSteps()) {
+      trainingStep.accumulate(batch.packed(), batch.starts(), batch.ends(), scalars);
+      return false;
+    }
+    trainingStep.run(batch.packed(), batch.starts(), batch.ends(), scalars);
+    step++;
+    return true;
+  }
+
+  private void score() {
+    if (evaluation != null && settings.evalSteps() > 0 && step % settings.evalSteps() == 0) {
+      Score score = evaluation.evaluate();
+      scores.add(new LossCurve.ScorePoint(step, score.exactMatch(), score.f1()));
+    }
   }
 
   /** The device's sum is fetched once a point, so that steps need not wait for each other. */

@@ -6,7 +6,10 @@ import dev.halve.engine.Device;
 import dev.halve.engine.PretrainedModel;
 import dev.halve.qa.QaFeature;
 import dev.halve.qa.QaFeatures;
+import dev.halve.qa.SquadDataset;
+import dev.halve.qa.SquadScore;
 import dev.halve.qa.Tokenizer;
+import dev.halve.report.Score;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -65,6 +68,15 @@ record TrainingRun(
    * @throws HalveException if the checkpoint is of another training
    */
   Steps.Trained run(Device device, Rows rows, Progress progress) {
+    return run(device, rows, null, progress);
+  }
+
+  /**
+   * The same, scoring the model in between where the settings say so.
+   *
+   * @param scoring null for never
+   */
+  Steps.Trained run(Device device, Rows rows, Scoring scoring, Progress progress) {
     try (LoadedModel loaded = LoadedModel.open(model, device, settings.seed(), progress);
         LoadedModel dense =
             recovery.distils() ? LoadedModel.open(teacher, device, 0, progress) : null) {
@@ -94,6 +106,9 @@ record TrainingRun(
               recovery,
               dense == null ? null : dense.model(),
               kept.state());
+      if (scoring != null) {
+        trainer.evaluateBy(() -> scoring.score(loaded));
+      }
       long started = System.nanoTime();
       double seconds =
           trainer.run(
@@ -120,7 +135,8 @@ record TrainingRun(
               kept.seconds() + seconds,
               trainer.tokens() / Math.max(seconds, 1e-9),
               Pruning.sparsity(Pruning.layers(loaded.model())),
-              trainer.state().loss());
+              trainer.state().loss(),
+              trainer.state().scores());
       Json.write(record(), new Finished(fresh, trained));
       delete(checkpoint);
       return trained;
@@ -131,6 +147,33 @@ record TrainingRun(
   @FunctionalInterface
   interface Rows {
     List<TrainingRow> of(Tokenizer tokenizer);
+  }
+
+  /** Scores a model while it is trained. */
+  @FunctionalInterface
+  interface Scoring {
+    Score score(LoadedModel model);
+  }
+
+  /** By the answers to questions. */
+  static Scoring scoring(
+      SquadDataset questions, FeatureSettings features, EvaluationSettings evaluation) {
+    QaFeatures[] made = new QaFeatures[1];
+    return loaded -> {
+      if (made[0] == null) {
+        made[0] =
+            QaFeatures.of(
+                loaded.tokenizer(),
+                questions.examples(),
+                features.maxLength(),
+                features.docStride());
+      }
+      SquadScore score =
+          Evaluator.evaluate(
+                  loaded.model(), questions, made[0], evaluation, "evaluate", Progress.NONE)
+              .score();
+      return new Score(score.exactMatch(), score.f1());
+    };
   }
 
   /** The rows of questions, all windows of a context. */

@@ -19,6 +19,8 @@ import tools.jackson.databind.annotation.JsonNaming;
  * @param loggingSteps the loss is averaged and logged over this many steps
  * @param checkpointSeconds at least this much time between two checkpoints; 0 for one after every
  *     step
+ * @param gradientAccumulationSteps batches whose mean gradient is one step
+ * @param evalSteps the model is scored after so many steps, again and again; 0 for never
  */
 @JsonNaming(SnakeCaseStrategy.class)
 public record TrainingSettings(
@@ -32,7 +34,38 @@ public record TrainingSettings(
     double weightDecay,
     long seed,
     int loggingSteps,
-    int checkpointSeconds) {
+    int checkpointSeconds,
+    int gradientAccumulationSteps,
+    int evalSteps) {
+  /** A batch a step, scored when it is over. */
+  public TrainingSettings(
+      double learningRate,
+      Schedule schedule,
+      int warmupSteps,
+      int batchSize,
+      int epochs,
+      int maxSteps,
+      double maxGradNorm,
+      double weightDecay,
+      long seed,
+      int loggingSteps,
+      int checkpointSeconds) {
+    this(
+        learningRate,
+        schedule,
+        warmupSteps,
+        batchSize,
+        epochs,
+        maxSteps,
+        maxGradNorm,
+        weightDecay,
+        seed,
+        loggingSteps,
+        checkpointSeconds,
+        1,
+        0);
+  }
+
   /** The course of the learning rate after the warm-up. */
   public enum Schedule {
     /** Stays. */
@@ -60,6 +93,12 @@ public record TrainingSettings(
         weightDecay >= 0 && weightDecay < 1, "weight decay", "0 or more, below 1", weightDecay);
     Settings.require(loggingSteps >= 1, "logging steps", "1 or more", loggingSteps);
     Settings.require(checkpointSeconds >= 0, "checkpoint seconds", "0 or more", checkpointSeconds);
+    Settings.require(
+        gradientAccumulationSteps >= 1,
+        "gradient accumulation steps",
+        "1 or more",
+        gradientAccumulationSteps);
+    Settings.require(evalSteps >= 0, "eval steps", "0 (never) or more", evalSteps);
     if (schedule == null) {
       throw new HalveException("schedule must be CONSTANT or LINEAR");
     }
@@ -67,6 +106,20 @@ public record TrainingSettings(
 
   /** The same training, of so many steps. */
   public TrainingSettings withMaxSteps(int steps) {
+    return with(steps, seed, checkpointSeconds);
+  }
+
+  /** The same training with another seed. */
+  TrainingSettings withSeed(long other) {
+    return with(maxSteps, other, checkpointSeconds);
+  }
+
+  /** The same training with more or fewer checkpoints. */
+  TrainingSettings withCheckpointSeconds(int seconds) {
+    return with(maxSteps, seed, seconds);
+  }
+
+  private TrainingSettings with(int steps, long otherSeed, int seconds) {
     return new TrainingSettings(
         learningRate,
         schedule,
@@ -76,24 +129,10 @@ public record TrainingSettings(
         steps,
         maxGradNorm,
         weightDecay,
-        seed,
+        otherSeed,
         loggingSteps,
-        checkpointSeconds);
-  }
-
-  /** The same training with more or fewer checkpoints. */
-  TrainingSettings withCheckpointSeconds(int seconds) {
-    return new TrainingSettings(
-        learningRate,
-        schedule,
-        warmupSteps,
-        batchSize,
-        epochs,
-        maxSteps,
-        maxGradNorm,
-        weightDecay,
-        seed,
-        loggingSteps,
-        seconds);
+        seconds,
+        gradientAccumulationSteps,
+        evalSteps);
   }
 }

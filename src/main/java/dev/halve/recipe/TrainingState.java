@@ -9,11 +9,14 @@ import java.util.List;
  * @param step steps taken
  * @param lossSum of the steps since the last point of the curve
  * @param loss the curve so far
+ * @param scores so far
  */
-public record TrainingState(int step, float lossSum, List<LossCurve.Point> loss) {
-  public static final TrainingState START = new TrainingState(0, 0, List.of());
+public record TrainingState(
+    int step, float lossSum, List<LossCurve.Point> loss, List<LossCurve.ScorePoint> scores) {
+  public static final TrainingState START = new TrainingState(0, 0, List.of(), List.of());
 
   public TrainingState {
     loss = List.copyOf(loss);
+    scores = scores == null ? List.of() : List.copyOf(scores);
   }
 }

@@ -136,11 +136,18 @@ public final class Tutorial {
       trainingRun.forget();
     }
     SquadDataset questions = QuestionData.train(settings.data(), progress);
+    TrainingRun.Scoring scoring =
+        training.evalSteps() == 0
+            ? null
+            : TrainingRun.scoring(evalQuestions(), settings.features(), settings.evaluation());
     Steps.Trained trained =
         trainingRun.run(
-            device, tokenizer -> TrainingRun.rows(features(tokenizer, questions)), progress);
+            device,
+            tokenizer -> TrainingRun.rows(features(tokenizer, questions)),
+            scoring,
+            progress);
     run.put("train_questions", questions.examples().size());
-    run.addLoss(new LossCurve(stage, trained.loss()));
+    run.addLoss(new LossCurve(stage, trained.loss(), trained.scores()));
     run.done(stage, trained.seconds());
   }
 
@@ -189,11 +196,7 @@ public final class Tutorial {
 
   private void prune() {
     Steps.Pruned pruned =
-        Steps.prune(
-            folder("dense"),
-            PruningPlan.magnitude(settings.pruning()),
-            out.resolve("pruned"),
-            progress);
+        Steps.prune(folder("dense"), settings.plan(), out.resolve("pruned"), progress);
     pruned
         .leftDense()
         .forEach(name -> progress.note(name + " is left dense: its shape cannot be 2:4"));

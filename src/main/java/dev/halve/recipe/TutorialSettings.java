@@ -14,6 +14,9 @@ import tools.jackson.databind.annotation.JsonNaming;
  * @param fineTune the first training
  * @param retrain the second, under the mask
  * @param recovery what is done beside it
+ * @param method by which the dense model is pruned; those that look at activations calibrate on the
+ *     training questions
+ * @param permute whether channels are first brought into an order in which 2:4 loses less
  */
 @JsonNaming(SnakeCaseStrategy.class)
 public record TutorialSettings(
@@ -27,7 +30,38 @@ public record TutorialSettings(
     TrainingSettings retrain,
     RecoverySettings recovery,
     EvaluationSettings evaluation,
-    LatencySettings latency) {
+    LatencySettings latency,
+    PruningMethod method,
+    boolean permute) {
+  /** Pruned by magnitude. */
+  public TutorialSettings(
+      String preset,
+      String model,
+      String device,
+      DataSettings data,
+      FeatureSettings features,
+      TrainingSettings fineTune,
+      PruningSettings pruning,
+      TrainingSettings retrain,
+      RecoverySettings recovery,
+      EvaluationSettings evaluation,
+      LatencySettings latency) {
+    this(
+        preset,
+        model,
+        device,
+        data,
+        features,
+        fineTune,
+        pruning,
+        retrain,
+        recovery,
+        evaluation,
+        latency,
+        PruningMethod.MAGNITUDE,
+        false);
+  }
+
   /** With a plain recovery. */
   public TutorialSettings(
       String preset,
@@ -59,6 +93,27 @@ public record TutorialSettings(
       throw new HalveException(
           "masks are chosen in training for the 2:4 pattern only; leave the pruning options away");
     }
+    if (method.calibrates() && data.train() == null) {
+      throw new HalveException(
+          method + " calibrates on training questions from a file; name it with --train");
+    }
+    if (permute && recovery.choosesMasks()) {
+      throw new HalveException(
+          "masks that are chosen in training start from the dense model, not from a permuted one;"
+              + " leave one of them out");
+    }
+  }
+
+  /** How the dense model is pruned. */
+  PruningPlan plan() {
+    PruningPlan magnitude = PruningPlan.magnitude(pruning);
+    return method.calibrates()
+        ? magnitude
+            .withCalibration(
+                new CalibrationSettings(
+                    data.train(), CalibrationSettings.ROWS, features.maxLength(), fineTune.seed()))
+            .with(method, permute)
+        : magnitude.with(method, permute);
   }
 
   /**
@@ -99,13 +154,54 @@ public record TutorialSettings(
           LatencySettings.DEFAULT);
 
   /**
+   * The settings that give a pruned model at least its dense one's scores (benchmarks/quality.md):
+   * the dense model plainly fine-tuned for three epochs, then eight epochs of learning from its
+   * answer distributions under the mask. The learning rates are for models of about bge-small's
+   * size; larger ones take lower ones.
+   */
+  public static final TutorialSettings BEST =
+      new TutorialSettings(
+          "best",
+          "bge-small-en-v1.5",
+          "auto",
+          DataSettings.SQUAD,
+          FeatureSettings.DEFAULT,
+          new TrainingSettings(
+              1.5e-4, TrainingSettings.Schedule.CONSTANT, 0, 32, 3, 0, 1.0, 0, 0, 50, 60),
+          PruningSettings.SEMI_STRUCTURED,
+          new TrainingSettings(
+              3e-4, TrainingSettings.Schedule.LINEAR, 120, 32, 8, 0, 1.0, 0, 0, 50, 60),
+          RecoverySettings.ANSWER_DISTILLATION,
+          EvaluationSettings.DEFAULT,
+          LatencySettings.DEFAULT);
+
+  /** The same run with another seed in both trainings. */
+  TutorialSettings withSeed(long seed) {
+    return new TutorialSettings(
+        preset,
+        model,
+        device,
+        data,
+        features,
+        fineTune.withSeed(seed),
+        pruning,
+        retrain.withSeed(seed),
+        recovery,
+        evaluation,
+        latency,
+        method,
+        permute);
+  }
+
+  /**
    * @throws HalveException if there is no preset of this name
    */
   public static TutorialSettings preset(String name) {
     return switch (name) {
       case "quick" -> QUICK;
       case "full" -> FULL;
-      default -> throw new HalveException("'" + name + "' is no preset; use quick or full");
+      case "best" -> BEST;
+      default -> throw new HalveException("'" + name + "' is no preset; use quick, full or best");
     };
   }
 }

@@ -173,7 +173,30 @@ final class HtmlPage {
           "<span class=\"key series-%d\"></span>%s "
               .formatted(i % 2, Html.escape(results.loss().get(i).stage())));
     }
-    page.append("</p>\n").append(LossFigure.of(results.loss())).append("</section>\n");
+    page.append("</p>\n").append(LossFigure.of(results.loss()));
+    scores();
+    page.append("</section>\n");
+  }
+
+  /** What the model scored while it was trained. */
+  private void scores() {
+    if (results.loss().stream().allMatch(curve -> curve.scores().isEmpty())) {
+      return;
+    }
+    page.append("<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Scored while");
+    page.append(" training</th><th>Step</th><th>Exact match</th><th>F1</th></tr></thead>\n<tbody>");
+    for (LossCurve curve : results.loss()) {
+      for (LossCurve.ScorePoint point : curve.scores()) {
+        page.append(
+            "<tr><th scope=\"row\">%s</th><td>%s</td><td>%s</td><td>%s</td></tr>\n"
+                .formatted(
+                    Html.escape(curve.stage()),
+                    Numbers.count(point.step()),
+                    Numbers.score(point.exactMatch()),
+                    Numbers.score(point.f1())));
+      }
+    }
+    page.append("</tbody></table></div>\n");
   }
 
   private void layers() {

@@ -143,6 +143,48 @@ class CommandsTest {
   }
 
   @Test
+  void benchTimesTrainingSteps() {
+    JsonNode timed =
+        json(
+            "bench",
+            "--training",
+            "--device",
+            "cpu",
+            "--model",
+            model,
+            "--batches",
+            "2,3",
+            "--seq",
+            "12",
+            "--repeats",
+            "4");
+    assertThat(timed.get("rows")).hasSize(2);
+    JsonNode second = timed.get("rows").get(1);
+    assertThat(second.get("batch").asInt()).isEqualTo(3);
+    assertThat(second.get("tokens").asInt()).isEqualTo(36);
+    assertThat(second.get("steps").asInt()).isEqualTo(4);
+    assertThat(second.get("ms_p10").asDouble())
+        .isPositive()
+        .isLessThanOrEqualTo(second.get("ms_p50").asDouble());
+    assertThat(
+            succeed(
+                    "bench",
+                    "--training",
+                    "--device",
+                    "cpu",
+                    "--model",
+                    model,
+                    "--batches",
+                    "2",
+                    "--seq",
+                    "12",
+                    "--repeats",
+                    "3")
+                .out())
+        .contains("training steps, F32 on cpu", "rows/s");
+  }
+
+  @Test
   void inspectShowsTheModulesAndTheirPatterns() {
     String dense = succeed("inspect", model).out();
     assertThat(dense)

@@ -21,6 +21,24 @@ class SettingsTest {
         learningRate, Schedule.CONSTANT, 0, batch, 1, 0, 1.0, decay, 0, 50, 60);
   }
 
+  private static TrainingSettings accumulating(int batches, int evalSteps) {
+    return new TrainingSettings(
+        1e-3, Schedule.CONSTANT, 0, 1, 1, 0, 1.0, 0, 0, 50, 60, batches, evalSteps);
+  }
+
+  @Test
+  void theBestPresetLearnsFromTheDenseModelItMade() {
+    TutorialSettings best = TutorialSettings.preset("best");
+    assertThat(best.fineTune().learningRate()).isEqualTo(1.5e-4);
+    assertThat(best.fineTune().epochs()).isEqualTo(3);
+    assertThat(best.recovery().distils()).isTrue();
+    assertThat(best.plan().label()).isEqualTo("magnitude");
+    TutorialSettings seeded = best.withSeed(7);
+    assertThat(seeded.fineTune().seed()).isEqualTo(7);
+    assertThat(seeded.retrain().seed()).isEqualTo(7);
+    assertThat(seeded.withSeed(0)).isEqualTo(best);
+  }
+
   @Test
   void badSettingsAreNamedWithWhatWasExpected() {
     refuses(() -> training(0, 1, 0), "learning rate must be above 0, at most 1, found 0.0");
@@ -44,7 +62,9 @@ class SettingsTest {
     refuses(
         () -> new DataSettings("sqaud", null, null, 0, 0),
         "data must be synthetic, squad or files, found 'sqaud'");
-    refuses(() -> TutorialSettings.preset("slow"), "'slow' is no preset; use quick or full");
+    refuses(() -> accumulating(0, 0), "gradient accumulation steps must be 1 or more, found 0");
+    refuses(() -> accumulating(1, -1), "eval steps must be 0 (never) or more, found -1");
+    refuses(() -> TutorialSettings.preset("slow"), "'slow' is no preset; use quick, full or best");
   }
 
   @Test

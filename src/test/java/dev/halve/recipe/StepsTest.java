@@ -7,6 +7,7 @@ import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.core.io.Safetensors;
 import dev.halve.core.sparse.SparsityPattern;
+import dev.halve.report.LossCurve;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -55,6 +56,50 @@ class StepsTest {
 
   private static Steps.Converted convert(String model, Steps.Form form, Path out) {
     return Steps.convert(model, form, out, Progress.NONE);
+  }
+
+  @Test
+  void theDenseModelTeachesItsPrunedCopyOnTextWithoutLabels() throws IOException {
+    Path pruned = prune(trained, folder.resolve("pruned"));
+    Path text = Files.writeString(folder.resolve("text"), "the city arl has two towers .\n\n");
+    TrainingSettings settings =
+        new TrainingSettings(
+            3e-3, TrainingSettings.Schedule.LINEAR, 0, 5, 1, 0, 1.0, 0, 1, 5, 3600, 1, 2);
+    RecoverySettings recovery = new RecoverySettings(0, 1, 0, 2, 0, 50, 0.5);
+    Path out = folder.resolve("taught");
+    Steps.Trained taught =
+        Steps.train(
+            pruned.toString(),
+            "cpu",
+            data,
+            FEATURES,
+            settings,
+            recovery,
+            trained,
+            text,
+            out,
+            false,
+            Progress.NONE);
+    // 24 questions and one row of text, five a step.
+    assertThat(taught.steps()).isEqualTo(5);
+    assertThat(taught.sparsity()).isEqualTo(0.5);
+    assertThat(taught.scores()).extracting(LossCurve.ScorePoint::step).containsExactly(2, 4);
+    assertThat(taught.scores().getLast().f1()).isBetween(0.0, 100.0);
+    assertThatThrownBy(() ->
+            Steps.train(
+                pruned.toString(),
+                "cpu",
+                data,
+                FEATURES,
+                settings,
+                RecoverySettings.PLAIN,
+                null,
+                text,
+                folder.resolve("untaught"),
+                false,
+                Progress.NONE))
+        .isInstanceOf(HalveException.class)
+        .hasMessage("text without labels needs a dense model; name the teacher");
   }
 
   @Test
