@@ -6,30 +6,17 @@ import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.util.List;
-import java.util.Locale;
 import org.knowm.xchart.BitmapEncoder;
 import org.knowm.xchart.XYChart;
 import org.knowm.xchart.XYChartBuilder;
 import org.knowm.xchart.style.Styler;
 import org.knowm.xchart.style.markers.SeriesMarkers;
 
-/** The loss curves as CSV and as a picture. */
+/** The loss curves as a picture. */
 final class LossChart {
   private static final Color[] COLOURS = {new Color(0x64748b), new Color(0x0d9488)};
 
   private LossChart() {}
-
-  /** {@code stage,step,loss}, one line a point. */
-  static String csv(List<LossCurve> curves) {
-    StringBuilder csv = new StringBuilder("stage,step,loss\n");
-    for (LossCurve curve : curves) {
-      for (LossCurve.Point point : curve.points()) {
-        csv.append(curve.stage()).append(',').append(point.step()).append(',');
-        csv.append(String.format(Locale.ROOT, "%.6f", point.loss())).append('\n');
-      }
-    }
-    return csv.toString();
-  }
 
   /** A PNG of 1200 x 675 pixels. Needs the fonts of the machine. */
   static byte[] png(List<LossCurve> curves) {

@@ -1,6 +1,7 @@
 package dev.halve.report;
 
 import java.util.List;
+import java.util.Locale;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
 import tools.jackson.databind.annotation.JsonNaming;
 
@@ -35,5 +36,17 @@ public record LossCurve(String stage, List<Point> points, List<ScorePoint> score
   /** Without scores. */
   public LossCurve(String stage, List<Point> points) {
     this(stage, points, List.of());
+  }
+
+  /** {@code stage,step,loss}, one line a point. */
+  static String csv(List<LossCurve> curves) {
+    StringBuilder csv = new StringBuilder("stage,step,loss\n");
+    for (LossCurve curve : curves) {
+      for (LossCurve.Point point : curve.points) {
+        csv.append(curve.stage()).append(',').append(point.step()).append(',');
+        csv.append(String.format(Locale.ROOT, "%.6f", point.loss())).append('\n');
+      }
+    }
+    return csv.toString();
   }
 }

@@ -21,7 +21,7 @@ public final class Report {
    */
   public static Optional<String> write(Path folder, Results results) {
     Json.write(folder.resolve("results.json"), results);
-    AtomicFile.write(folder.resolve("loss.csv"), LossChart.csv(results.loss()));
+    AtomicFile.write(folder.resolve("loss.csv"), LossCurve.csv(results.loss()));
     AtomicFile.write(folder.resolve("report.html"), HtmlPage.of(results));
     return writePicture(folder.resolve("loss.png"), results.loss());
   }
