@@ -73,9 +73,13 @@ public record MethodComparison(
     return text.toString();
   }
 
+  /** By the names of BERT's layers, and of DistilBERT's. */
   private static final List<String> PARTS =
       List.of(
-          "attention\\.self", "attention\\.output", "intermediate\\.dense", "\\d\\.output\\.dense");
+          "attention\\.(self|[qkv]_lin)",
+          "attention\\.(output|out_lin)",
+          "(intermediate\\.dense|ffn\\.lin1)",
+          "(\\d\\.output\\.dense|ffn\\.lin2)");
 
   private String header() {
     String columns =
