@@ -12,14 +12,17 @@ import dev.halve.core.io.Weights;
 import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.SequencedMap;
 import java.util.SequencedSet;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.function.IntConsumer;
 import tools.jackson.core.JacksonException;
 import tools.jackson.databind.node.ObjectNode;
@@ -271,6 +274,48 @@ public final class PretrainedModel implements AutoCloseable {
         .write(folder.resolve("model.onnx"));
     writeFiles(folder, converter.config(null, entries));
     return converted(converter, entries);
+  }
+
+  /**
+   * Writes the stored model into a Hugging Face folder with the linear layers of its encoder as
+   * they have become, dense and of their stored types; heads and whatever else the file has keep
+   * their bits.
+   *
+   * @param encoder that was filled from here
+   */
+  public void saveWith(BertModel encoder, Path folder) {
+    ModelConverter converter = new ModelConverter(source, tensors, null);
+    Map<String, Function<Arena, Tensor>> changed = new HashMap<>();
+    for (Linear linear : encoder.linears()) {
+      String stored = tensors.storedName(linear.name());
+      changed.put(stored + ".weight", linear::weight);
+      changed.put(
+          stored + ".bias",
+          arena -> {
+            Tensor bias = Tensor.allocate(arena, DType.F32, linear.out());
+            linear.device().download(linear.bias().value(), bias);
+            return bias;
+          });
+    }
+    List<SafetensorsWriter.Entry> entries =
+        converter.entries(null).stream()
+            .map(entry -> changed.containsKey(entry.name()) ? with(entry, changed) : entry)
+            .toList();
+    ModelConverter.write(folder, entries);
+    writeFiles(folder, converter.config(null, entries));
+  }
+
+  private static SafetensorsWriter.Entry with(
+      SafetensorsWriter.Entry entry, Map<String, Function<Arena, Tensor>> changed) {
+    return new SafetensorsWriter.Entry(
+        entry.name(),
+        entry.dtype(),
+        entry.shape(),
+        arena -> {
+          Tensor tensor = Tensor.allocate(arena, entry.dtype(), entry.shape().extents());
+          tensor.copyFrom(changed.get(entry.name()).apply(arena));
+          return tensor;
+        });
   }
 
   private static List<SafetensorsWriter.Entry> counted(

@@ -25,7 +25,10 @@ public final class Comparison {
   public static MethodComparison compare(
       String model, List<PruningPlan> plans, Questions asked, Progress progress) {
     try (Device cpu = Devices.open("cpu");
-        LoadedModel loaded = LoadedModel.open(model, cpu, 0, progress)) {
+        LoadedModel loaded =
+            asked == null
+                ? LoadedModel.ofEncoder(model, cpu, progress)
+                : LoadedModel.open(model, cpu, 0, progress)) {
       Compression.decompress(loaded.model());
       List<PackedBatch> text =
           Calibration.batches(

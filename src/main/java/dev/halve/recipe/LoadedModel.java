@@ -14,6 +14,7 @@ import dev.halve.qa.Tokenizer;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
 import java.util.List;
+import java.util.function.Consumer;
 
 /** A model on a device, with its tokenizer and what it came from. */
 record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionAnswering model)
@@ -22,12 +23,23 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
    * @param seed of a head that the model lacks
    */
   static LoadedModel open(String nameOrFolder, Device device, long seed, Progress progress) {
+    return open(nameOrFolder, device, seed, progress, true);
+  }
+
+  /** A model of which the encoder alone matters: a folder may have another head, or none. */
+  static LoadedModel ofEncoder(String nameOrFolder, Device device, Progress progress) {
+    return open(nameOrFolder, device, 0, progress, false);
+  }
+
+  private static LoadedModel open(
+      String nameOrFolder, Device device, long seed, Progress progress, boolean asksQuestions) {
     PretrainedModel origin = StoredModel.open(nameOrFolder, progress);
     Tokenizer tokenizer = null;
     try {
       tokenizer = tokenizer(origin);
-      return new LoadedModel(
-          origin, tokenizer, origin.questionAnswering(device, seed, progress::note));
+      Consumer<String> notes =
+          asksQuestions || origin.folder().isEmpty() ? progress::note : note -> {};
+      return new LoadedModel(origin, tokenizer, origin.questionAnswering(device, seed, notes));
     } catch (RuntimeException failure) {
       if (tokenizer != null) {
         tokenizer.close();

@@ -26,7 +26,10 @@ public final class Sensitivity {
   public static SensitivityRanking rank(
       String model, PruningPlan plan, Questions asked, Progress progress) {
     try (Device cpu = Devices.open("cpu");
-        LoadedModel loaded = LoadedModel.open(model, cpu, 0, progress)) {
+        LoadedModel loaded =
+            asked == null
+                ? LoadedModel.ofEncoder(model, cpu, progress)
+                : LoadedModel.open(model, cpu, 0, progress)) {
       Compression.decompress(loaded.model());
       List<PackedBatch> text =
           Calibration.batches(loaded.tokenizer(), loaded.model().bert(), plan.calibration());

@@ -178,11 +178,14 @@ public final class Steps {
       List<String> leftDense,
       List<String> keptDense) {}
 
-  /** Prunes the encoder's linear weights, on the host, and leaves dense weights with zeros. */
+  /**
+   * Prunes the encoder's linear weights, on the host, and leaves dense weights with zeros. A
+   * folder's head, whatever it is for, stays as it is.
+   */
   public static Pruned prune(String model, PruningPlan plan, Path out, Progress progress) {
     Output.require(out);
     try (Device cpu = Devices.open("cpu");
-        LoadedModel loaded = LoadedModel.open(model, cpu, 0, progress)) {
+        LoadedModel loaded = LoadedModel.ofEncoder(model, cpu, progress)) {
       Compression.decompress(loaded.model());
       List<PackedBatch> calibration = loaded.calibration(plan);
       long started = System.nanoTime();
@@ -193,7 +196,12 @@ public final class Steps {
       Pruning.Outcome outcome =
           Pruning.prune(loaded.model().bert(), plan.keepingDense(keptDense), calibration, progress);
       double seconds = (System.nanoTime() - started) / 1e9;
-      PretrainedModel.save(loaded.model(), loaded.origin(), out);
+      PretrainedModel origin = loaded.origin();
+      if (origin.folder().isEmpty() || origin.hasQuestionAnsweringHead()) {
+        PretrainedModel.save(loaded.model(), origin, out);
+      } else {
+        origin.saveWith(loaded.model().bert(), out);
+      }
       List<LayerSparsity> layers = Pruning.layers(loaded.model());
       return new Pruned(
           out,

@@ -6,14 +6,19 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.core.io.Safetensors;
+import dev.halve.core.io.SafetensorsWriter;
 import dev.halve.core.sparse.SparsityPattern;
 import dev.halve.report.LossCurve;
 import java.io.IOException;
+import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.FileTime;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
+import java.util.SequencedMap;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -212,6 +217,64 @@ class StepsTest {
     assertThat(anew.loss()).isEqualTo(first.loss());
     assertThat(Files.getLastModifiedTime(folder.resolve("model.safetensors")))
         .isNotEqualTo(written);
+  }
+
+  @Test
+  void headsAndWhateverElseIsStoredComeAlongUnchanged() throws IOException {
+    Path classifier = folder.resolve("classifier");
+    Path model = shared.resolve("model");
+    Files.createDirectories(classifier);
+    Files.copy(model.resolve("vocab.txt"), classifier.resolve("vocab.txt"));
+    Files.writeString(
+        classifier.resolve("config.json"),
+        Files.readString(model.resolve("config.json"))
+            .replace("BertModel", "BertForSequenceClassification"));
+    try (Safetensors before = Safetensors.open(model);
+        Arena arena = Arena.ofConfined()) {
+      SequencedMap<String, Tensor> tensors = new LinkedHashMap<>();
+      before.names().forEach(name -> tensors.put(name, before.tensor(name)));
+      Tensor head = Tensor.of(arena, new float[48], 3, 16);
+      for (long i = 0; i < 48; i++) {
+        head.setFloat(i, i - 7.5f);
+      }
+      tensors.put("classifier.weight", head);
+      tensors.put("classifier.bias", Tensor.of(arena, new float[] {1, 2, 3}, 3));
+      SafetensorsWriter.write(
+          classifier.resolve("model.safetensors"), tensors, Map.of("format", "pt"));
+    }
+    Path pruned = folder.resolve("pruned");
+    List<String> notes = new ArrayList<>();
+    Progress listener =
+        new Progress() {
+          @Override
+          public void note(String line) {
+            notes.add(line);
+          }
+        };
+    Steps.prune(
+        classifier.toString(), MAGNITUDE.with(PruningMethod.MAGNITUDE, true), pruned, listener);
+    assertThat(notes).isEmpty();
+    assertThat(Files.readString(pruned.resolve("config.json")))
+        .contains("BertForSequenceClassification");
+    try (Safetensors before = Safetensors.open(classifier);
+        Safetensors after = Safetensors.open(pruned)) {
+      assertThat(after.names()).containsExactlyInAnyOrderElementsOf(before.names());
+      for (String name : before.names()) {
+        Tensor is = after.tensor(name);
+        Tensor was = before.tensor(name);
+        if (name.contains("encoder") && name.endsWith("dense.weight")
+            || name.matches(".*(query|key|value).weight")) {
+          assertThat(SparsityPattern.of(is).toString()).as(name).isEqualTo("2:4");
+        } else if (!name.matches(".*(value|intermediate.dense).bias")) {
+          assertThat(is.segment().mismatch(was.segment())).as(name).isEqualTo(-1);
+        }
+      }
+    }
+    // Of an encoder without a head nothing is made up either.
+    Steps.prune(model.toString(), MAGNITUDE, folder.resolve("bare"), listener);
+    try (Safetensors bare = Safetensors.open(folder.resolve("bare"))) {
+      assertThat(bare.names()).noneMatch(name -> name.startsWith("qa_outputs"));
+    }
   }
 
   @Test
