@@ -10,7 +10,11 @@ import dev.halve.core.Tensor;
 import dev.halve.core.io.Json;
 import dev.halve.core.io.Safetensors;
 import dev.halve.core.io.SafetensorsWriter;
+import dev.halve.engine.BertForQuestionAnswering;
+import dev.halve.engine.Device;
+import dev.halve.engine.Devices;
 import dev.halve.engine.FamilyReference;
+import dev.halve.engine.PretrainedModel;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
@@ -45,9 +49,15 @@ class ConversionTest {
   static void prune() {
     // 64 wide: all of PyTorch's layout but for the last product of a layer, whose input is 32.
     TinyFolder.write(shared, 64);
+    Path asked = shared.resolve("asked");
+    try (Device device = Devices.open("cpu");
+        PretrainedModel headless = PretrainedModel.open(shared.resolve("model").toString());
+        BertForQuestionAnswering model = headless.questionAnswering(device, 0, note -> {})) {
+      PretrainedModel.save(model, headless, asked);
+    }
     pruned = shared.resolve("pruned");
     Steps.prune(
-        shared.resolve("model").toString(),
+        asked.toString(),
         PruningPlan.magnitude(PruningSettings.SEMI_STRUCTURED),
         pruned,
         Progress.NONE);
