@@ -31,6 +31,9 @@ import picocli.CommandLine.Option;
       "  ./halve predict --task embedding --text 'A fine day.' --text 'Lovely weather.' --json"
     })
 final class PredictCommand extends HalveCommand {
+  private static final List<String> TASKS =
+      List.of("question-answering", "text-classification", "token-classification", "embedding");
+
   @Mixin private ModelOption model;
   @Mixin private DeviceOption device;
 
@@ -71,14 +74,15 @@ final class PredictCommand extends HalveCommand {
       case "text-classification" -> classify(console, progress);
       case "token-classification" -> tag(console, progress);
       case "embedding" -> embed(console, progress);
-      default ->
-          throw misused(
-              "--task must be question-answering, text-classification, token-classification or"
-                  + " embedding, found '%s'".formatted(task));
+      default -> throw new IllegalStateException(task);
     }
   }
 
   private void requireConsistent() {
+    if (!TASKS.contains(task)) {
+      throw misused(
+          "--task must be one of %s, found '%s'".formatted(String.join(", ", TASKS), task));
+    }
     boolean answers = task.equals("question-answering");
     if (answers != (question != null)) {
       throw misused(

@@ -91,23 +91,26 @@ final class ModelConverter {
    */
   List<SafetensorsWriter.Entry> entries(SparseLayout layout) {
     Set<String> names = names();
-    Map<String, String> parts = new HashMap<>();
+    // A weight goes where its values are, so that back as a dense one it has its old place.
+    Map<String, String> values = new HashMap<>();
+    Set<String> parts = new HashSet<>();
     for (String name : names) {
       SparseLayout.module(names, name)
-          .ifPresent(
-              module -> layout(module).tensors(module).forEach(part -> parts.put(part, module)));
+          .ifPresent(module -> {
+            parts.addAll(layout(module).tensors(module));
+            values.put(layout(module).tensors(module).getFirst(), module);
+          });
       HybridLayout.module(names, name)
-          .ifPresent(
-              module -> HybridLayout.tensors(module).forEach(part -> parts.put(part, module)));
+          .ifPresent(module -> {
+            parts.addAll(HybridLayout.tensors(module));
+            values.put(HybridLayout.denseRows(module), module);
+          });
     }
     List<SafetensorsWriter.Entry> entries = new ArrayList<>();
-    Set<String> done = new HashSet<>();
     for (String name : names) {
-      String module = parts.get(name);
-      if (module != null) {
-        // Where its first part is, so that a dense weight goes back to its place.
-        if (done.add(module)) {
-          entries.addAll(weight(module, layout));
+      if (parts.contains(name)) {
+        if (values.containsKey(name)) {
+          entries.addAll(weight(values.get(name), layout));
         }
       } else if (layout != null && linears.containsKey(module(name))) {
         entries.addAll(weight(module(name), layout));

@@ -28,6 +28,11 @@ public final class HybridLayout {
     return PARTS.stream().map(part -> module + part).toList();
   }
 
+  /** The name of a weight's dense rows. */
+  public static String denseRows(String module) {
+    return module + PARTS.get(1);
+  }
+
   /** The module whose weight a tensor is the first part of, where all parts are there. */
   public static Optional<String> module(Set<String> names, String tensor) {
     String first = PARTS.getFirst();
