@@ -5,10 +5,15 @@
 #   benchmarks/gpu-host.sh bundle OUT [KERNEL_CACHE]
 #       Here: builds Halve and packs it with a small Java runtime into OUT/halve-gpu.tar.gz, under
 #       64 MiB, beside a copy of this script. A folder of compiled kernels goes along where given.
-#   OUT/gpu-host.sh run [--results DIR] [--skip tests,kernels,models,sanitizer] [--model base]
-#                       [--peer TORCH_BERT.py] [--lengths FILE]
+#   benchmarks/gpu-host.sh answers OUT MODEL DATA
+#       Here: packs a model's weights and the rows of a SQuAD file into OUT/answers.bin.
+#   OUT/gpu-host.sh run [--results DIR] [--skip tests,kernels,models,quickstart,sanitizer]
+#                       [--model base] [--batches 4,16,64,256] [--max-seconds 2]
+#                       [--peer TORCH_BERT.py] [--peer-variants dense,dense_compile]
+#                       [--lengths FILE] [--answers FILE]
 #       There: runs the GPU tests, then times the kernels, then Halve and the PyTorch harness in turn on
-#       the same work, and prints the tables of benchmarks/h100.md. Logs and figures go to DIR.
+#       the same work, and prints the tables of benchmarks/h100.md; with --answers, compares logits and
+#       answers with the CPU's. Logs and figures go to DIR.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -67,6 +72,21 @@ bundle() {
   ls -l "$out/halve-gpu.tar.gz"
 }
 
+answers() {
+  mkdir -p "$1"
+  local out
+  out=$(cd "$1" && pwd)
+  local data
+  data=$(realpath "$3")
+  cd "$here/.."
+  mvn -q package -DskipTests
+  # shellcheck disable=SC2046  # the flags are words
+  "$(jdk_home)/bin/java" $(sed -n '/<jvm.flags>/,/<\/jvm.flags>/p' pom.xml | sed 's/<[^>]*>//g') \
+    -cp "target/test-classes:target/classes:target/lib/*" \
+    dev.halve.cuda.CudaAnswers prepare "$2" "$data" "$out/answers.bin"
+  ls -l "$out/answers.bin"
+}
+
 java_halve() {
   # shellcheck disable=SC2046  # the flags are words
   "$home/jre/bin/java" $(cat "$home/jvm.flags") -XX:+UseParallelGC -Xmx8g \
@@ -107,18 +127,17 @@ halve_bench() {
 }
 
 models() {
-  local batches=4,16,64,256
-  halve_bench --batches "$batches" --modes eager,compiled --repeats 100 --max-seconds 2 \
-    >"$results/halve-full.json"
+  halve_bench --batches "$batches" --modes eager,compiled --repeats 100 \
+    --max-seconds "$max_seconds" >"$results/halve-full.json"
   if [[ -n $peer ]]; then
-    python3 "$peer" --model "$model" --batches "$batches" --variants dense,dense_compile \
+    python3 "$peer" --model "$model" --batches "$batches" --variants "$peer_variants" \
       >"$results/torch-full.jsonl"
   fi
   if [[ -n $lengths ]]; then
     halve_bench --batches "$batches" --modes compiled --lengths "$lengths" --repeats 100 \
-      --max-seconds 2 >"$results/halve-lengths.json"
+      --max-seconds "$max_seconds" >"$results/halve-lengths.json"
     if [[ -n $peer ]]; then
-      python3 "$peer" --model "$model" --batches "$batches" --variants dense,dense_compile \
+      python3 "$peer" --model "$model" --batches "$batches" --variants "$peer_variants" \
         --lengths "$lengths" >"$results/torch-lengths.jsonl"
     fi
   fi
@@ -196,13 +215,18 @@ PYTHON
 }
 
 run() {
-  results=$PWD/gpu-results model=base peer='' lengths='' skip=,
+  results=$PWD/gpu-results model=base peer='' lengths='' skip=, answers=''
+  batches=4,16,64,256 max_seconds=2 peer_variants=dense,dense_compile
   while (($#)); do
     case $1 in
       --results) results=$2 ;;
       --model) model=$2 ;;
       --peer) peer=$2 ;;
+      --peer-variants) peer_variants=$2 ;;
       --lengths) lengths=$2 ;;
+      --answers) answers=$2 ;;
+      --batches) batches=$2 ;;
+      --max-seconds) max_seconds=$2 ;;
       --skip) skip=,$2, ;;
       *) fail "unknown option $1" ;;
     esac
@@ -228,12 +252,16 @@ run() {
   [[ $skip == *,kernels,* ]] ||
     java_test dev.halve.cuda.CudaTiming kernels products >"$results/kernels.jsonl" 2>"$results/kernels.err" || true
   [[ $skip == *,models,* ]] || models
+  [[ $skip == *,quickstart,* ]] ||
+    java_halve dev.halve.cli.Main quickstart --device cuda:0 2>&1 | tee "$results/quickstart.log"
+  [[ -z $answers ]] || java_test dev.halve.cuda.CudaAnswers check "$answers" | tee "$results/answers.jsonl"
   [[ $skip == *,sanitizer,* ]] || sanitizer
   tables
 }
 
 case ${1:-} in
   bundle) (($# >= 2)) || fail "bundle needs a folder to write to" && bundle "${@:2}" ;;
+  answers) (($# == 4)) || fail "answers needs OUT, MODEL and DATA" && answers "${@:2}" ;;
   run) run "${@:2}" ;;
-  *) fail "bundle OUT, or run; see the head of this file" ;;
+  *) fail "bundle OUT, answers OUT MODEL DATA, or run; see the head of this file" ;;
 esac

@@ -5,6 +5,8 @@
 //   residual_layer_norm    out[t] = norm(x[t] + residual[t])
 //   embeddings_layer_norm  out[t] = norm(word[ids[t]] + position[positions[t]] + type[types[t]])
 //   embeddings             the same without the norm
+//   embeddings_norms       that, and what would make each row its norm, but for weight and bias: as
+//                          norms[t] = {scale, shift}, norm = scale * v + shift
 //   norm(v) = (v - mean(v)) / sqrt(var(v) + epsilon) * weight + bias, statistics in fp32, the
 //   variance around the mean (two passes over registers, none over memory).
 //
@@ -37,30 +39,14 @@ struct Affine {
 
 DEVICE void normalize_and_store(element *row, const Share &share, const Affine &affine,
                                 float epsilon) {
-  float sum = 0.0f;
-#pragma unroll
-  for (int c = 0; c < CHUNKS; c++) {
-#pragma unroll
-    for (int i = 0; i < 8; i++) sum += share.chunk[c].value[i];
-  }
-  const float mean = warp_sum(sum) * (1.0f / HIDDEN);
-  float squares = 0.0f;
-#pragma unroll
-  for (int c = 0; c < CHUNKS; c++) {
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-      const float difference = share.chunk[c].value[i] - mean;
-      // Lanes past the end hold zeros, which are not part of the variance.
-      if (8 * ((int)threadIdx.x % LANES + LANES * c) + i < HIDDEN) squares += difference * difference;
-    }
-  }
-  const float scale = rsqrtf(warp_sum(squares) * (1.0f / HIDDEN) + epsilon);
+  const Statistics statistics(share, epsilon);
 #pragma unroll
   for (int c = 0; c < CHUNKS; c++) {
     Eight result;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-      result.value[i] = (share.chunk[c].value[i] - mean) * scale * affine.weight.chunk[c].value[i] +
+      result.value[i] = (share.chunk[c].value[i] - statistics.mean) * statistics.scale *
+                            affine.weight.chunk[c].value[i] +
                         affine.bias.chunk[c].value[i];
     }
     store_chunk(row, 8 * (threadIdx.x % LANES + LANES * c), result);
@@ -107,6 +93,28 @@ extern "C" __global__ void __launch_bounds__(128)
     add_share(share, position + (u64)positions[token] * HIDDEN);
     add_share(share, type + (u64)types[token] * HIDDEN);
     normalize_and_store(out + (u64)token * HIDDEN, share, affine, epsilon);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+    embeddings_norms(element *out, float2 *norms, const int *ids, const int *positions,
+                     const int *types, const element *word, const element *position,
+                     const element *type, float epsilon, int tokens) {
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  for (int token = first_token(tokens); token >= 0; token -= token_stride()) {
+    Share share;
+    load_share(share, word + (u64)ids[token] * HIDDEN);
+    add_share(share, position + (u64)positions[token] * HIDDEN);
+    add_share(share, type + (u64)types[token] * HIDDEN);
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+      store_chunk(out + (u64)token * HIDDEN, 8 * (threadIdx.x % LANES + LANES * c), share.chunk[c]);
+    }
+    const Statistics statistics(share, epsilon);
+    if (threadIdx.x % LANES == 0) {
+      norms[token] = make_float2(statistics.scale, -statistics.mean * statistics.scale);
+    }
   }
 }
 

@@ -32,6 +32,19 @@
 //   residual   the same for the residual, which may be y itself; any map where there is none
 //   weight     packed as dev.halve.cuda.SparseGemmLayout says
 //   bias       fp32 [out]
+//
+// NORM 1 takes the LayerNorm out of memory. Where a matrix is to be normalised, its rows lie there as
+// they were before, and beside it for each row the two numbers that make the norm a multiplication and
+// an addition, n = scale[t] * v + shift[t]; token_norms.cu has them from the moments. Then
+//   without a residual, x is the one to be normalised, gamma lies in W's columns and beta in the bias:
+//     y = epilogue(scale[t] * (W x) + shift[t] * slope[o] + bias[o]), slope the row sums of W;
+//   with one, the residual is, with gamma as slope and beta in the bias, and y's own moments are written:
+//     y = W x + bias[o] + slope[o] * (scale[t] * residual + shift[t]).
+//   slope      fp32 [out]
+//   norms      float2 [tokens], scale and shift, with room for a whole tile's at the end
+//   yMoments   float2 [ceil(out / 64), tokens], of each 64 columns of y as it was rounded: the mean and
+//              the sum of squares around it
+// That is 12 * 8 bytes a token beside 1,536 for a pass over 768 columns.
 // All maps: 16-bit elements, 128-byte swizzle, zeros out of bounds. So in, out and tokens may be any
 // numbers, but addresses and row pitches must be multiples of 16 bytes (8 elements): rows of another
 // length are to be copied into longer ones first. y's columns from out to the next multiple of 8 are
@@ -62,7 +75,10 @@ constexpr int W_AT = PIECES_AT + WARPGROUPS * STORE_BUFFERS * PIECE_BYTES;
 constexpr int FULL_AT = W_AT + STAGES * W_BYTES, EMPTY_AT = FULL_AT + 8 * STAGES;
 constexpr int READY_AT = EMPTY_AT + 8 * STAGES;                      // a piece may be filled
 constexpr int STAGED_AT = READY_AT + 8 * WARPGROUPS * STORE_BUFFERS;  // a piece may leave
-static_assert(STAGED_AT + 8 * WARPGROUPS * STORE_BUFFERS <= FULL_AT + 512, "barriers");
+constexpr int NORM_FULL_AT = STAGED_AT + 8 * WARPGROUPS * STORE_BUFFERS;
+constexpr int NORM_EMPTY_AT = NORM_FULL_AT + 16;
+constexpr int NORMS_AT = FULL_AT + 512, NORM_BYTES = TILE_TOKENS * 8;  // two tiles' scales and shifts
+static_assert(NORM_EMPTY_AT + 16 <= NORMS_AT, "barriers");
 
 // A position in a ring of buffers; the phase flips with every round.
 template <int SLOTS> struct Ring {
@@ -114,6 +130,13 @@ DEVICE void cluster_sync() {
 
 // ---- copy engine ---------------------------------------------------------------------------------
 
+DEVICE void load_bytes(u32 shared, const void *global, u32 bytes, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1], %2, [%3];" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier)
+      : "memory");
+}
 DEVICE void load_weight(u32 shared, const u8 *global, u32 barrier, u16 blocks) {
   if (CLUSTER_TOKENS > 1) {
     asm volatile(
@@ -122,11 +145,7 @@ DEVICE void load_weight(u32 shared, const u8 *global, u32 barrier, u16 blocks) {
         "l"(global), "r"(W_SLICE), "r"(barrier), "h"(blocks)
         : "memory");
   } else {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-        "[%0], [%1], %2, [%3];" ::"r"(shared),
-        "l"(global), "r"(W_SLICE), "r"(barrier)
-        : "memory");
+    load_bytes(shared, global, W_SLICE, barrier);
   }
 }
 DEVICE void load_tile(u32 shared, const TensorMap &map, int column, int row, u32 barrier) {
@@ -245,13 +264,22 @@ struct Walk {
 
 // Keeps the stages full: one thread of the block.
 DEVICE void produce(const Walk &walk, u32 shared, const TensorMap &x, const u8 *weight,
-                    int outBlocks, int kTiles) {
+                    const float2 *norms, int outBlocks, int kTiles) {
   // Blocks of the same outputs have ranks CLUSTER_OUT apart, blocks of the same tokens are neighbours.
   u16 sameOut = 0;
   for (int i = 0; i < CLUSTER_TOKENS; i++) sameOut |= 1 << (i * CLUSTER_OUT + walk.rankOut);
   const u16 sameTokens = ((1 << CLUSTER_OUT) - 1) << (walk.rankTokens * CLUSTER_OUT);
   Ring<STAGES> stage;
+  Ring<2> norm;
   for (int tile = walk.first; tile < walk.tiles; tile += walk.step) {
+    if (NORM) {
+      const u32 full = shared + NORM_FULL_AT + 8 * norm.slot;
+      barrier_wait(shared + NORM_EMPTY_AT + 8 * norm.slot, norm.phase ^ 1);
+      barrier_expect(full, NORM_BYTES);
+      load_bytes(shared + NORMS_AT + norm.slot * NORM_BYTES, norms + walk.token(tile), NORM_BYTES,
+                 full);
+      norm.advance();
+    }
     const u8 *w = weight + (u64)walk.out_block(tile) * BLOCK_BYTES + walk.rankTokens * W_SLICE;
     const int token = walk.token(tile) + walk.rankOut * (TILE_TOKENS / CLUSTER_OUT);
     for (int k = 0; k < kTiles; k++) {
@@ -272,9 +300,41 @@ DEVICE void produce(const Walk &walk, u32 shared, const TensorMap &x, const u8 *
   }
 }
 
-// Carries the pieces of one warpgroup: the residual in, y out. One thread for each warpgroup.
+// The moments of a piece's tokens, a row each: 64 outputs, or what is left of y. The squares' sum less
+// the mean's loses to a large mean what y's rounding has lost already.
+DEVICE void write_moments(float2 *moments, u32 piece, int firstToken, int tokens, int columns) {
+#pragma unroll 1
+  for (int row = threadIdx.x % 32; row < STORE_TOKENS; row += 32) {
+    float sum[2] = {}, squares[2] = {};
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      uint4 words;
+      asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                   : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                   : "r"(piece + row * 128 + (j ^ row % 8) * 16)
+                   : "memory");
+      const Eight eight = unpack(words);
+      if (j * 8 < columns) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+          sum[i % 2] += eight.value[i];
+          squares[i % 2] = fmaf(eight.value[i], eight.value[i], squares[i % 2]);
+        }
+      }
+    }
+    const float total = sum[0] + sum[1], mean = __fdividef(total, min(64, columns));
+    if (firstToken + row < tokens) {
+      moments[firstToken + row] =
+          make_float2(mean, fmaxf(squares[0] + squares[1] - total * mean, 0.0f));
+    }
+  }
+}
+
+// Carries the pieces of one warpgroup: the residual in, y out. One warp for each warpgroup, whose first
+// thread copies.
 DEVICE void move_pieces(const Walk &walk, u32 shared, int warpgroup, const TensorMap &y,
-                        const TensorMap &residual) {
+                        const TensorMap &residual, float2 *yMoments, int tokens, int out) {
+  const bool leader = threadIdx.x % 32 == 0;
   const u32 pieces = shared + PIECES_AT + warpgroup * STORE_BUFFERS * PIECE_BYTES;
   const u32 ready = shared + READY_AT + warpgroup * STORE_BUFFERS * 8;
   const u32 staged = shared + STAGED_AT + warpgroup * STORE_BUFFERS * 8;
@@ -296,21 +356,43 @@ DEVICE void move_pieces(const Walk &walk, u32 shared, int warpgroup, const Tenso
       barrier_arrive(ready + 8 * slot);
     }
   };
-  for (int n = 0; n < STORE_BUFFERS && n < tiles * perTile; n++) make_ready(n);
+  if (leader) {
+    for (int n = 0; n < STORE_BUFFERS && n < tiles * perTile; n++) make_ready(n);
+  }
   for (int n = 0; n < tiles * perTile; n++) {
     const int slot = n % STORE_BUFFERS;
     barrier_wait(staged + 8 * slot, n / STORE_BUFFERS & 1);
-    store_tile(pieces + slot * PIECE_BYTES, y, column(n), row(n));
-    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-    if (n + STORE_BUFFERS < tiles * perTile) make_ready(n + STORE_BUFFERS);
+    if (leader) store_tile(pieces + slot * PIECE_BYTES, y, column(n), row(n));
+    if (NORM && EPILOGUE == BIAS_RESIDUAL) {
+      if (column(n) < out) {
+        write_moments(yMoments + (u64)(column(n) / 64) * tokens, pieces + slot * PIECE_BYTES,
+                      row(n), tokens, out - column(n));
+      }
+      __syncwarp();
+    }
+    if (leader) {
+      asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+      if (n + STORE_BUFFERS < tiles * perTile) make_ready(n + STORE_BUFFERS);
+    }
   }
 }
 
 // ---- sums and epilogue ---------------------------------------------------------------------------
 
-DEVICE float finish(float value, float residual) {
-  if (EPILOGUE == BIAS_GELU) return gelu_fast(value);
-  return EPILOGUE == BIAS_RESIDUAL ? value + residual : value;
+// What is added to and multiplied with one output's sums.
+struct Affine {
+  float bias, slope;
+};
+
+// One element of y. The scale and the shift are those of its token.
+DEVICE float finish(float sum, const Affine &output, float residual, float scale, float shift) {
+  if (EPILOGUE == BIAS_RESIDUAL) {
+    if (!NORM) return sum + output.bias + residual;
+    return fmaf(output.slope, fmaf(scale, residual, shift), sum + output.bias);
+  }
+  const float value =
+      NORM ? fmaf(scale, sum, fmaf(shift, output.slope, output.bias)) : sum + output.bias;
+  return EPILOGUE == BIAS_GELU ? gelu_fast(value) : value;
 }
 
 DEVICE void load_transposed(u32 (&words)[4], u32 shared) {
@@ -332,6 +414,17 @@ struct Consumer {
   u32 releaseAt;  // this thread's peer's EMPTY barriers
   Ring<STAGES> stage;
   Ring<STORE_BUFFERS> buffer;
+  int norm = 0;  // tiles so far
+
+  DEVICE_MEMBER void wait_norms() const {
+    if (NORM) barrier_wait(shared + NORM_FULL_AT + 8 * (norm % 2), norm / 2 % 2);
+  }
+  DEVICE_MEMBER void release_norms() {
+    if (!NORM) return;
+    __syncwarp();
+    if (thread % 32 == 0) barrier_arrive(shared + NORM_EMPTY_AT + 8 * (norm % 2));
+    norm++;
+  }
 
   DEVICE_MEMBER void wait_stage() { barrier_wait(shared + FULL_AT + 8 * stage.slot, stage.phase); }
 
@@ -364,11 +457,12 @@ struct Consumer {
 
   // Rounds one block's sums and hands them to the mover, a piece at a time. A thread of lane 4g + c
   // in warp w holds, for each eight tokens, outputs 16w + g and 16w + g + 8 at tokens 2c and 2c + 1.
-  DEVICE_MEMBER void store(const float (&sums)[ACCUMULATORS], const float (&bias)[2]) {
+  DEVICE_MEMBER void store(const float (&sums)[ACCUMULATORS], const Affine (&outputs)[2]) {
     const int lane = thread % 32, warp = thread / 32;
     const int row = lane / 16 * 8 + lane % 8;
     const int chunk = (warp * 2 + lane / 8 % 2) ^ (lane % 8);
     const int first = warpgroup * STORE_BUFFERS;
+    const u32 norms = shared + NORMS_AT + norm % 2 * NORM_BYTES + lane % 4 * 16;
 #pragma unroll
     for (int piece = 0; piece < PIECES; piece++) {
       const u32 at = shared + PIECES_AT + (first + buffer.slot) * PIECE_BYTES + row * 128 + chunk * 16;
@@ -379,9 +473,20 @@ struct Consumer {
         u32 words[4] = {0, 0, 0, 0};
         if (EPILOGUE == BIAS_RESIDUAL) load_transposed(words, at + j * 16 * 128);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          words[i] = to_pair(finish(s[2 * i] + bias[i % 2], low_float(words[i])),
-                             finish(s[2 * i + 1] + bias[i % 2], high_float(words[i])));
+        for (int half = 0; half < 2; half++) {
+          float4 pair = {};  // scale and shift of this thread's two tokens of eight
+          if (NORM) {
+            asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
+                         : "=f"(pair.x), "=f"(pair.y), "=f"(pair.z), "=f"(pair.w)
+                         : "r"(norms + (piece * STORE_TOKENS + j * 16 + half * 8) * 8)
+                         : "memory");
+          }
+#pragma unroll
+          for (int i = 2 * half; i < 2 * half + 2; i++) {
+            const Affine &o = outputs[i % 2];
+            words[i] = to_pair(finish(s[2 * i], o, low_float(words[i]), pair.x, pair.y),
+                               finish(s[2 * i + 1], o, high_float(words[i]), pair.z, pair.w));
+          }
         }
         store_transposed(at + j * 16 * 128, words);
       }
@@ -393,23 +498,28 @@ struct Consumer {
   }
 };
 
-template <int N> DEVICE void load_bias(float (&bias)[N][2], const float *from, int output, int out) {
+// Of this thread's two outputs in the block of 64 that starts at one.
+DEVICE void load_outputs(Affine (&outputs)[2], const float *bias, const float *slope, int output,
+                         int out) {
 #pragma unroll
-  for (int i = 0; i < 2 * N; i++) {
-    const int at = output + i / 2 * 64 + i % 2 * 8;
-    bias[i / 2][i % 2] = at < out ? __ldg(from + at) : 0.0f;
+  for (int i = 0; i < 2; i++) {
+    const int at = output + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + i * 8;
+    outputs[i].bias = at < out ? __ldg(bias + at) : 0.0f;
+    if (NORM) outputs[i].slope = at < out ? __ldg(slope + at) : 0.0f;
   }
 }
 
 // One block of outputs a warpgroup: sums, then the epilogue. Other warpgroups fill the gap.
-DEVICE void consume_one(Consumer &c, const Walk &walk, const float *biasFrom, int out, int kTiles) {
-  float sums[1][ACCUMULATORS], bias[1][2];
+DEVICE void consume_one(Consumer &c, const Walk &walk, const float *bias, const float *slope, int out,
+                        int kTiles) {
+  float sums[ACCUMULATORS];
+  Affine outputs[2];
   auto multiply_next = [&](bool start) {
     const int slot = c.stage.slot;
     c.wait_stage();
     const u32 metadata = c.metadata(slot, 0);
     multiply_begin();
-    c.multiply_stage(sums[0], slot, 0, metadata, start);
+    c.multiply_stage(sums, slot, 0, metadata, start);
     multiply_commit();
     c.stage.advance();
     return slot;
@@ -423,39 +533,45 @@ DEVICE void consume_one(Consumer &c, const Walk &walk, const float *biasFrom, in
       previous = slot;
     }
     const int output = (walk.out_block(tile) + c.warpgroup) * 64;
-    load_bias(bias, biasFrom, output + c.thread / 32 * 16 + c.thread % 32 / 4, out);
+    load_outputs(outputs, bias, slope, output, out);
     multiply_wait<0>();
     c.release(previous);
-    c.store(sums[0], bias[0]);
+    c.wait_norms();
+    c.store(sums, outputs);
+    c.release_norms();
   }
 }
 
-// Two blocks a warpgroup. While the second block's sums leave, the tensor cores work on the next tile's
-// first two stages for the first block; else they would idle for the whole epilogue.
-DEVICE void consume_two(Consumer &c, const Walk &walk, const float *biasFrom, int out, int kTiles) {
-  float sums[2][ACCUMULATORS], bias[2][2];
-  int first, second;  // slots of a tile's first two stages
-  auto multiply_two = [&](float(&blockSums)[ACCUMULATORS], int block) {
-    const u32 m0 = c.metadata(first, block), m1 = c.metadata(second, block);
+// Two blocks a warpgroup. They run apart at both ends of a tile, so that the tensor cores have work
+// during the epilogue: the last two stages are multiplied for the first block, then, while its sums
+// leave, for the second; and while the second's leave, the next tile's first two for the first.
+DEVICE void consume_two(Consumer &c, const Walk &walk, const float *bias, const float *slope, int out,
+                        int kTiles) {
+  float sums[2][ACCUMULATORS];
+  Affine outputs[2];
+  int slots[2];
+  auto wait_two = [&] {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      slots[i] = c.stage.slot;
+      c.wait_stage();
+      c.stage.advance();
+    }
+  };
+  auto multiply_two = [&](float(&blockSums)[ACCUMULATORS], int block, bool start) {
+    const u32 m0 = c.metadata(slots[0], block), m1 = c.metadata(slots[1], block);
     multiply_begin();
-    c.multiply_stage(blockSums, first, block, m0, true);
-    c.multiply_stage(blockSums, second, block, m1, false);
+    c.multiply_stage(blockSums, slots[0], block, m0, start);
+    c.multiply_stage(blockSums, slots[1], block, m1, false);
     multiply_commit();
   };
-  auto start_tile = [&] {
-    first = c.stage.slot;
-    c.wait_stage();
-    c.stage.advance();
-    second = c.stage.slot;
-    c.wait_stage();
-    c.stage.advance();
-    multiply_two(sums[0], 0);
-  };
-  start_tile();
+  wait_two();
+  multiply_two(sums[0], 0, true);
   for (int tile = walk.first; tile < walk.tiles; tile += walk.step) {
-    multiply_two(sums[1], 1);
-    int previous = second;
-    for (int k = 2; k < kTiles; k++) {
+    multiply_two(sums[1], 1, true);
+    const int first = slots[0];
+    int previous = slots[1];
+    for (int k = 2; k < kTiles - 2; k++) {
       const int slot = c.stage.slot;
       c.wait_stage();
       const u32 m0 = c.metadata(slot, 0), m1 = c.metadata(slot, 1);
@@ -473,19 +589,39 @@ DEVICE void consume_two(Consumer &c, const Walk &walk, const float *biasFrom, in
       previous = slot;
       c.stage.advance();
     }
-    const int output = (walk.out_block(tile) + c.warpgroup * 2) * 64;
-    load_bias(bias, biasFrom, output + c.thread / 32 * 16 + c.thread % 32 / 4, out);
-    multiply_wait<0>();
-    if (kTiles == 2) c.release(first);
+    wait_two();
+    multiply_two(sums[0], 0, false);
+    multiply_wait<1>();
+    if (kTiles == 4) c.release(first);
     c.release(previous);
-    c.store(sums[0], bias[0]);
-    if (tile + walk.step < walk.tiles) start_tile();
-    c.store(sums[1], bias[1]);
+    multiply_two(sums[1], 1, false);
+    const int output = (walk.out_block(tile) + c.warpgroup * 2) * 64;
+    load_outputs(outputs, bias, slope, output, out);
+    multiply_wait<1>();
+    c.wait_norms();
+    c.store(sums[0], outputs);
+    load_outputs(outputs, bias, slope, output + 64, out);
+    multiply_wait<0>();
+    c.release(slots[0]);
+    c.release(slots[1]);
+    if (tile + walk.step < walk.tiles) {
+      wait_two();
+      multiply_two(sums[0], 0, true);
+    }
+    c.store(sums[1], outputs);
+    c.release_norms();
   }
   multiply_wait<0>();  // nothing pends, but the compiler would serialise the products without it
 }
 
 // ---- entry ---------------------------------------------------------------------------------------
+
+// Registers of a thread, out of what the block was launched with and no more, or the last warpgroup to
+// ask for them waits forever.
+constexpr int LAUNCH_REGISTERS = 65536 / ((WARPGROUPS + 1) * 128 * RESIDENTS) / 8 * 8;
+constexpr int CONSUMER_REGISTERS = WARPGROUPS == 3 ? 152 : RESIDENTS == 2 ? 96 : 232;
+constexpr int OTHER_REGISTERS =
+    LAUNCH_REGISTERS * (WARPGROUPS + 1) - CONSUMER_REGISTERS * WARPGROUPS;
 
 template <int REGISTERS> DEVICE void keep_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
@@ -497,7 +633,8 @@ template <int REGISTERS> DEVICE void take_registers() {
 extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
     sparse_gemm_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap y,
                      const __grid_constant__ TensorMap residual, const u8 *weight,
-                     const float *bias, int tokens, int out, int kTiles) {
+                     const float *bias, int tokens, int out, int kTiles, const float *slope,
+                     const float2 *norms, float2 *yMoments) {
   extern __shared__ __align__(1024) u8 memory[];
   const u32 shared = shared_address(memory);
   // Taken from one lane, so that the compiler knows it to be the same in all.
@@ -520,6 +657,10 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
       barrier_init(shared + READY_AT + 8 * i, 1);
       barrier_init(shared + STAGED_AT + 8 * i, 4);
     }
+    for (int i = 0; NORM && i < 2; i++) {
+      barrier_init(shared + NORM_FULL_AT + 8 * i, 1);
+      barrier_init(shared + NORM_EMPTY_AT + 8 * i, 4 * WARPGROUPS);
+    }
     asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
   }
   cluster_sync();
@@ -536,19 +677,18 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
 
   // Registers go where the sums are.
   if (warpgroup == WARPGROUPS) {
-    if (WARPGROUPS > 1) keep_registers<40>();
+    if constexpr (WARPGROUPS > 1) keep_registers<OTHER_REGISTERS>();
     if (thread == 0) {
       wait_for_previous_kernel();
-      produce(walk, shared, x, weight, outBlocks, kTiles);
+      produce(walk, shared, x, weight, norms, outBlocks, kTiles);
       let_next_kernel_start();
-    } else if (thread % 32 == 0 && thread / 32 <= WARPGROUPS) {
+    } else if (thread >= 32 && thread / 32 <= WARPGROUPS) {
       wait_for_previous_kernel();
-      move_pieces(walk, shared, thread / 32 - 1, y, residual);
+      move_pieces(walk, shared, thread / 32 - 1, y, residual, yMoments, tokens, out);
     }
     __syncwarp();
   } else {
-    if (WARPGROUPS == 3) take_registers<152>();
-    if (WARPGROUPS == 2) take_registers<RESIDENTS == 2 ? 96 : 232>();
+    if constexpr (WARPGROUPS > 1) take_registers<CONSUMER_REGISTERS>();
     Consumer consumer;
     consumer.shared = shared;
     consumer.warpgroup = warpgroup;
@@ -562,9 +702,9 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
     consumer.releaseAt = 0;
     if (CLUSTER > 1 && thread < PEERS) consumer.releaseAt = remote_address(shared + EMPTY_AT, peer);
     if (BLOCKS == 2) {
-      consume_two(consumer, walk, bias, out, kTiles);
+      consume_two(consumer, walk, bias, slope, out, kTiles);
     } else {
-      consume_one(consumer, walk, bias, out, kTiles);
+      consume_one(consumer, walk, bias, slope, out, kTiles);
     }
   }
   // A block's stages and barriers must outlive its peers' last writes to them.

@@ -52,6 +52,31 @@ DEVICE void add_share(Share &share, const element *row) {
   }
 }
 
+// Of a whole token, the same in every lane: the mean, and one over the deviation around it.
+struct Statistics {
+  float mean, scale;
+
+  DEVICE_MEMBER Statistics(const Share &share, float epsilon) {
+    float sum = 0.0f, squares = 0.0f;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) sum += share.chunk[c].value[i];
+    }
+    mean = warp_sum(sum) * (1.0f / HIDDEN);
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) {
+        const float difference = share.chunk[c].value[i] - mean;
+        // Lanes past the end hold zeros, which are not part of the variance.
+        if (8 * ((int)threadIdx.x % LANES + LANES * c) + i < HIDDEN) squares += difference * difference;
+      }
+    }
+    scale = rsqrtf(warp_sum(squares) * (1.0f / HIDDEN) + epsilon);
+  }
+};
+
 // From the last token to the first: what the kernel before wrote last is still in L2, and what this one
 // writes last is what the next one, which starts at the first token, reads first.
 DEVICE int first_token(int tokens) { return tokens - 1 - (blockIdx.x * WARPS + threadIdx.x / LANES); }

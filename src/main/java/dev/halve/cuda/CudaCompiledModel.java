@@ -24,8 +24,10 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.stream.IntStream;
 
 /**
  * A forward pass as CUDA graphs: one for each bucket of batch sizes, recorded when the first batch
@@ -34,6 +36,10 @@ import java.util.List;
  *
  * <p>Tokens past the batch's own, up to the bucket's size, are computed and thrown away: the token
  * id 0, in no row.
+ *
+ * <p>Where every linear layer is 2:4 and the GPU a Hopper, no LayerNorm is a pass over memory:
+ * residual branches end in sums and their moments, and the products that read a sum normalise it
+ * ({@link NormFolding}).
  */
 final class CudaCompiledModel implements CompiledModel {
   /** Graphs hold device memory of their own; the one unused longest makes room. */
@@ -61,10 +67,15 @@ final class CudaCompiledModel implements CompiledModel {
   private long weightBytes;
 
   private final long ids;
+  private final boolean foldsNorms;
   private final long x;
   private final long y;
+  private final long xNorms;
+  private final long yNorms;
+  private final long moments;
   private final long wide;
   private final long results;
+  private final int[] firstPositions;
   private final PinnedBuffer pinnedIds;
   private final PinnedBuffer pinnedResults;
   private final LinkedHashMap<Bucket, CudaGraph> graphs = new LinkedHashMap<>(16, 0.75f, true);
@@ -77,8 +88,13 @@ final class CudaCompiledModel implements CompiledModel {
    */
   record Bucket(int tokens, int rows, int longestRow) {}
 
-  /** A product's weight and bias; one of the two weights is there. */
-  private record Product(int out, int in, long dense, CudaPackedWeight sparse, long bias) {}
+  /**
+   * A product's weight and bias; one of the two weights is there.
+   *
+   * @param slope of the norm that is folded into it; 0 where none is
+   */
+  private record Product(
+      int out, int in, long dense, CudaPackedWeight sparse, long bias, long slope) {}
 
   private record Layer(
       Product qkv,
@@ -97,10 +113,13 @@ final class CudaCompiledModel implements CompiledModel {
     this.maxTokens = maxTokens;
     this.maxRows = maxRows;
     CudaDevice.requireHeadSize(config.headSize());
+    this.foldsNorms = context.properties().isHopper() && isFoldable(model);
     this.pool = device.openPool();
     try {
+      LayerNorm before = model.embeddings().norm();
       for (EncoderLayer layer : model.layers()) {
-        layers.add(layer(layer));
+        layers.add(foldsNorms ? foldedLayer(layer, before) : layer(layer));
+        before = layer.feedForward().norm();
       }
       word = copy(model.embeddings().word());
       position = copy(model.embeddings().position());
@@ -117,11 +136,16 @@ final class CudaCompiledModel implements CompiledModel {
       ids = pool.allocate(idBytes(tokens, rowBucket(maxRows)));
       x = pool.allocate(2 * tokens * hidden);
       y = pool.allocate(2 * tokens * hidden);
+      xNorms = foldsNorms ? pool.allocate(SparseGemm.normsBytes(tokens)) : 0;
+      yNorms = foldsNorms ? pool.allocate(SparseGemm.normsBytes(tokens)) : 0;
+      moments =
+          foldsNorms ? pool.allocate(SparseGemm.momentsBytes(tokens, config.hiddenSize())) : 0;
       // The MLP's inner activations lie where the layer's queries, keys, values and context were,
       // and before them the embeddings that are projected.
       long widest = Math.max(4 * hidden, config.intermediateSize());
       wide = pool.allocate(2 * tokens * Math.max(widest, config.embeddingSize()));
       results = pool.allocate(4 * tokens * resultWidth());
+      firstPositions = IntStream.range(0, config.maxPositionEmbeddings()).toArray();
       pinnedIds = new PinnedBuffer(idBytes(tokens, rowBucket(maxRows)));
       pinnedResults = new PinnedBuffer(4 * tokens * resultWidth());
       context.synchronize();
@@ -154,26 +178,107 @@ final class CudaCompiledModel implements CompiledModel {
         norm(feedForward.norm()));
   }
 
+  /** Whether all products are 2:4, of extents that they take without copies, each after a norm. */
+  private static boolean isFoldable(BertModel model) {
+    return model.embeddings().projection() == null
+        && model.linears().stream()
+            .allMatch(linear ->
+                linear.weight() instanceof Weight.Compressed
+                    && linear.in() % 8 == 0
+                    && linear.out() % 8 == 0);
+  }
+
+  /**
+   * @param before the norm of what the layer reads
+   */
+  private Layer foldedLayer(EncoderLayer layer, LayerNorm before) {
+    var attention = layer.attention();
+    var feedForward = layer.feedForward();
+    return new Layer(
+        afterNorm(before, attention.query(), attention.key(), attention.value()),
+        addedToNorm(before, attention.output()),
+        norm(attention.norm()),
+        afterNorm(attention.norm(), feedForward.intermediate()),
+        addedToNorm(attention.norm(), feedForward.output()),
+        norm(feedForward.norm()));
+  }
+
+  /** A product that normalises what it reads. */
+  private Product afterNorm(LayerNorm norm, Linear... linears) {
+    try (Arena arena = Arena.ofConfined()) {
+      NormFolding folding =
+          NormFolding.of(
+              arena,
+              stack(arena, linears),
+              biases(linears),
+              host(norm.weight()),
+              host(norm.bias()),
+              device.computeType());
+      return sparse(folding.weight(), folding.bias(), folding.slope());
+    }
+  }
+
+  /** A product that is added to the norm of its residual. */
+  private Product addedToNorm(LayerNorm norm, Linear linear) {
+    try (Arena arena = Arena.ofConfined()) {
+      float[] bias = biases(linear);
+      float[] beta = host(norm.bias());
+      for (int i = 0; i < bias.length; i++) {
+        bias[i] += beta[i];
+      }
+      return sparse(stack(arena, linear), bias, host(norm.weight()));
+    }
+  }
+
+  /**
+   * @param slope null where no norm is folded in
+   */
+  private Product sparse(SparseSemiStructuredTensor weight, float[] bias, float[] slope) {
+    CudaPackedWeight packed = CudaPackedWeight.pack(context, pool, device.computeType(), weight);
+    weightBytes += packed.bytes();
+    SparseGemmLayout layout = packed.layout();
+    return new Product(
+        layout.out(), layout.in(), 0, packed, copy(bias), slope == null ? 0 : copy(slope));
+  }
+
+  private float[] biases(Linear... linears) {
+    int out = Arrays.stream(linears).mapToInt(Linear::out).sum();
+    float[] biases = new float[out];
+    int at = 0;
+    for (Linear linear : linears) {
+      System.arraycopy(host(linear.bias()), 0, biases, at, linear.out());
+      at += linear.out();
+    }
+    return biases;
+  }
+
+  private float[] host(Parameter parameter) {
+    try (Arena arena = Arena.ofConfined()) {
+      Tensor host = Tensor.allocate(arena, DType.F32, parameter.value().shape().extents());
+      device.download(parameter.value(), host);
+      return host.toFloatArray();
+    }
+  }
+
+  private long copy(float[] values) {
+    long to = pool.allocate(4L * values.length);
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment host = arena.allocateFrom(ValueLayout.JAVA_FLOAT, values);
+      CudaDriver.copyToDevice(to, host.address(), host.byteSize(), context.stream());
+      context.synchronize();
+    }
+    return to;
+  }
+
   /** One product of layers side by side: their outputs one after another. */
   private Product product(Linear... linears) {
-    int in = linears[0].in();
-    int out = 0;
-    boolean compressed = true;
-    for (Linear linear : linears) {
-      out += linear.out();
-      compressed &= linear.weight() instanceof Weight.Compressed;
-    }
-    if (compressed) {
-      CudaPackedWeight packed = packTogether(linears);
-      weightBytes += packed.bytes();
-      long bias = pool.allocate(4L * out);
-      long at = bias;
-      for (Linear linear : linears) {
-        copy(linear.bias().value(), at);
-        at += linear.bias().value().bytes();
+    if (Arrays.stream(linears).allMatch(each -> each.weight() instanceof Weight.Compressed)) {
+      try (Arena arena = Arena.ofConfined()) {
+        return sparse(stack(arena, linears), biases(linears), null);
       }
-      return new Product(out, in, 0, packed, bias);
     }
+    int in = linears[0].in();
+    int out = Arrays.stream(linears).mapToInt(Linear::out).sum();
     long weight = pool.allocate(2L * out * in);
     long bias = pool.allocate(2L * out);
     weightBytes += 2L * out * in;
@@ -185,22 +290,15 @@ final class CudaCompiledModel implements CompiledModel {
       weightAt += 2L * linear.out() * in;
       biasAt += 2L * linear.out();
     }
-    return new Product(out, in, weight, null, bias);
-  }
-
-  private CudaPackedWeight packTogether(Linear... linears) {
-    try (Arena arena = Arena.ofConfined()) {
-      List<SparseSemiStructuredTensor> parts = new ArrayList<>();
-      for (Linear linear : linears) {
-        parts.add(((Weight.Compressed) linear.weight()).packed().unpack(arena));
-      }
-      return CudaPackedWeight.pack(context, pool, device.computeType(), stack(arena, parts));
-    }
+    return new Product(out, in, weight, null, bias, 0);
   }
 
   /** The rows of weights with the same inputs, one weight after another. */
-  private static SparseSemiStructuredTensor stack(
-      Arena arena, List<SparseSemiStructuredTensor> parts) {
+  private static SparseSemiStructuredTensor stack(Arena arena, Linear... linears) {
+    List<SparseSemiStructuredTensor> parts = new ArrayList<>();
+    for (Linear linear : linears) {
+      parts.add(((Weight.Compressed) linear.weight()).packed().unpack(arena));
+    }
     SparseSemiStructuredTensor first = parts.getFirst();
     long out = parts.stream().mapToLong(part -> part.shape().extent(0)).sum();
     Tensor values = Tensor.allocate(arena, first.values().dtype(), out, first.values().extent(1));
@@ -326,12 +424,15 @@ final class CudaCompiledModel implements CompiledModel {
     MemorySegment.copy(batch.tokenIds(), 0, target, ValueLayout.JAVA_INT, 0, batch.tokens());
     MemorySegment.copy(
         batch.typeIds(), 0, target, ValueLayout.JAVA_INT, 4L * bucket.tokens, batch.tokens());
-    long positions = 2L * bucket.tokens;
     int[] offsets = batch.rowOffsets();
     for (int row = 0; row < batch.rows(); row++) {
-      for (int token = offsets[row]; token < offsets[row + 1]; token++) {
-        target.setAtIndex(ValueLayout.JAVA_INT, positions + token, token - offsets[row]);
-      }
+      MemorySegment.copy(
+          firstPositions,
+          0,
+          target,
+          ValueLayout.JAVA_INT,
+          4L * (2L * bucket.tokens + offsets[row]),
+          batch.rowLength(row));
     }
     for (int row = 0; row <= bucket.rows; row++) {
       target.setAtIndex(
@@ -357,25 +458,36 @@ final class CudaCompiledModel implements CompiledModel {
     long stream = context.stream();
     CudaDriver.copyToDevice(
         ids, pinnedIds.segment().address(), idBytes(tokens, bucket.rows), stream);
-    operations.embeddingsLayerNorm(
-        projection == null ? x : wide,
-        new Ids(ids, ids + 8L * tokens, ids + 4L * tokens),
-        word,
-        position,
-        type,
-        embeddingsNorm,
-        tokens,
-        config.embeddingSize());
-    if (projection != null) {
-      multiply(projection, wide, 0, x, tokens, false);
-    }
-    for (Layer layer : layers) {
-      forward(layer, bucket);
-    }
-    if (labels > 0) {
-      operations.head(results, false, labels, x, headWeight, headBias, tokens, hidden, labels);
+    Ids batch = new Ids(ids, ids + 8L * tokens, ids + 4L * tokens);
+    if (foldsNorms) {
+      operations.embeddingsNorms(
+          x, xNorms, batch, word, position, type, embeddingsNorm.epsilon(), tokens, hidden);
+      Norm norm = null;
+      for (Layer layer : layers) {
+        if (norm != null) {
+          operations.tokenNorms(xNorms, moments, norm.epsilon(), tokens, hidden);
+        }
+        forwardFolded(layer, bucket);
+        norm = layer.outputNorm;
+      }
+      finish(norm == null ? embeddingsNorm : norm, tokens);
     } else {
-      operations.toFloat(results, x, (long) tokens * hidden);
+      operations.embeddingsLayerNorm(
+          projection == null ? x : wide,
+          batch,
+          word,
+          position,
+          type,
+          embeddingsNorm,
+          tokens,
+          config.embeddingSize());
+      if (projection != null) {
+        multiply(projection, wide, 0, x, tokens, false);
+      }
+      for (Layer layer : layers) {
+        forward(layer, bucket);
+      }
+      finish(tokens);
     }
     CudaDriver.copyToHost(
         pinnedResults.segment().address(), results, 4L * tokens * resultWidth(), stream);
@@ -387,17 +499,65 @@ final class CudaCompiledModel implements CompiledModel {
     int hidden = config.hiddenSize();
     long context = wide + 2L * 3 * tokens * hidden;
     multiply(layer.qkv, x, 0, wide, tokens, false);
-    operations.attention(
-        context,
-        wide,
-        new Rows(ids + 12L * tokens, bucket.rows, bucket.longestRow, tokens),
-        config.numAttentionHeads(),
-        config.headSize());
+    attention(context, bucket);
     multiply(layer.output, context, x, y, tokens, false);
     operations.layerNorm(y, y, 0, layer.attentionNorm, tokens, hidden);
     multiply(layer.intermediate, y, 0, wide, tokens, true);
     multiply(layer.down, wide, y, x, tokens, false);
     operations.layerNorm(x, x, 0, layer.outputNorm, tokens, hidden);
+  }
+
+  /** From the sums in x and their norms to the sums in x and their moments, in y on the way. */
+  private void forwardFolded(Layer layer, Bucket bucket) {
+    int tokens = bucket.tokens;
+    int hidden = config.hiddenSize();
+    long context = wide + 2L * 3 * tokens * hidden;
+    multiply(layer.qkv, x, 0, wide, tokens, false, xNorms);
+    attention(context, bucket);
+    multiply(layer.output, context, x, y, tokens, false, xNorms);
+    operations.tokenNorms(yNorms, moments, layer.attentionNorm.epsilon(), tokens, hidden);
+    multiply(layer.intermediate, y, 0, wide, tokens, true, yNorms);
+    multiply(layer.down, wide, y, x, tokens, false, yNorms);
+  }
+
+  private void attention(long context, Bucket bucket) {
+    operations.attention(
+        context,
+        wide,
+        new Rows(ids + 12L * bucket.tokens, bucket.rows, bucket.longestRow, bucket.tokens),
+        config.numAttentionHeads(),
+        config.headSize());
+  }
+
+  /** From the last layer's output to the results. */
+  private void finish(int tokens) {
+    int hidden = config.hiddenSize();
+    if (labels > 0) {
+      operations.head(results, false, labels, x, headWeight, headBias, tokens, hidden, labels);
+    } else {
+      operations.toFloat(results, x, (long) tokens * hidden);
+    }
+  }
+
+  /** The same from its sums. */
+  private void finish(Norm norm, int tokens) {
+    int hidden = config.hiddenSize();
+    if (labels > 0) {
+      operations.normHead(results, x, norm, headWeight, headBias, tokens, hidden, labels);
+    } else {
+      operations.layerNorm(y, x, 0, norm, tokens, hidden);
+      operations.toFloat(results, y, (long) tokens * hidden);
+    }
+  }
+
+  private void multiply(
+      Product product, long from, long residual, long to, int tokens, boolean gelu, long norms) {
+    products.sparse(
+        new Activations(from, tokens, residual, to, product.out),
+        product.sparse,
+        product.bias,
+        gelu,
+        new SparseGemm.FoldedNorm(product.slope, norms, moments));
   }
 
   private void multiply(

@@ -74,6 +74,49 @@ final class Operations {
         .launch();
   }
 
+  /** The sums alone, and as {@code norms} a scale and a shift for each token. */
+  void embeddingsNorms(
+      long out,
+      long norms,
+      Ids ids,
+      long word,
+      long position,
+      long type,
+      float epsilon,
+      int tokens,
+      int hidden) {
+    Kernel kernel = hiddenKernel("layer_norm.cu", "embeddings_norms", hidden);
+    launch
+        // It follows a copy, which programmatic launches do not wait for.
+        .of(kernel, Math.min(kernel.blocks(), Math.ceilDiv(tokens, 4)), 1, 1, kernel.threads(), 0)
+        .with(out)
+        .with(norms)
+        .with(ids.tokenIds)
+        .with(ids.positions)
+        .with(ids.typeIds)
+        .with(word)
+        .with(position)
+        .with(type)
+        .with(epsilon)
+        .with(tokens)
+        .launch();
+  }
+
+  /**
+   * A scale and a shift for each token, from the {@link SparseGemm#momentsBytes} of its columns.
+   */
+  void tokenNorms(long norms, long moments, float epsilon, int tokens, int hidden) {
+    Kernel kernel = hiddenKernel("token_norms.cu", "token_norms", hidden);
+    launch
+        .of(kernel, Math.ceilDiv(tokens, 128), 1, 1, kernel.threads(), 0)
+        .overlapping(overlap)
+        .with(norms)
+        .with(moments)
+        .with(epsilon)
+        .with(tokens)
+        .launch();
+  }
+
   void layerNorm(long out, long x, long residual, Norm norm, int tokens, int hidden) {
     Kernel kernel =
         hiddenKernel("layer_norm.cu", residual == 0 ? "layer_norm" : "residual_layer_norm", hidden);
@@ -226,6 +269,27 @@ final class Operations {
         .with(bias)
         .with(tokens)
         .with(pitch)
+        .launch();
+  }
+
+  /** {@link #head} of the norm of x, logits fp32. */
+  void normHead(
+      long logits, long x, Norm norm, long weight, long bias, int tokens, int hidden, int outputs) {
+    Kernel kernel =
+        kernels.get(
+            "norm_head.cu",
+            "norm_head",
+            Map.of("HIDDEN", String.valueOf(hidden), "OUTPUTS", String.valueOf(outputs)),
+            128);
+    perToken(kernel, tokens)
+        .with(logits)
+        .with(x)
+        .with(norm.weight)
+        .with(norm.bias)
+        .with(norm.epsilon)
+        .with(weight)
+        .with(bias)
+        .with(tokens)
         .launch();
   }
 

@@ -131,11 +131,37 @@ final class Products implements AutoCloseable {
       residual = y;
     }
     sparse.multiply(
-        new SparseGemm.Operands(x, xWidth, weight, bias, residual, y, yPitch, a.tokens, epilogue),
+        new SparseGemm.Operands(
+            x, xWidth, weight, bias, residual, y, yPitch, a.tokens, epilogue, null),
         operations.overlaps());
     if (!direct) {
       operations.copyRows(a.y, a.yPitch, out, y, yPitch, out, a.tokens);
     }
+  }
+
+  /**
+   * The same with a LayerNorm inside: of the residual where there is one, else of x. On Hopper,
+   * with inputs and outputs that are multiples of 8.
+   */
+  void sparse(
+      Activations a, CudaPackedWeight weight, long bias, boolean gelu, SparseGemm.FoldedNorm norm) {
+    Epilogue epilogue =
+        gelu
+            ? Epilogue.NORM_BIAS_GELU
+            : a.residual != 0 ? Epilogue.BIAS_NORM_RESIDUAL : Epilogue.NORM_BIAS;
+    sparse.multiply(
+        new SparseGemm.Operands(
+            a.x,
+            weight.layout().in(),
+            weight,
+            bias,
+            a.residual,
+            a.y,
+            a.yPitch,
+            a.tokens,
+            epilogue,
+            norm),
+        operations.overlaps());
   }
 
   private long widen(Scratch scratch, long rows, int count, int width, int outWidth) {

@@ -32,6 +32,7 @@ final class SparseGemm {
    * @param xPitch elements from one row of x to the next
    * @param bias fp32 {@code [out]}
    * @param residual {@code [tokens, out]} with rows as y's; 0 where there is none
+   * @param norm what the epilogues with a norm take beside; null in the others
    */
   record Operands(
       long x,
@@ -42,7 +43,28 @@ final class SparseGemm {
       long y,
       int yPitch,
       int tokens,
-      Epilogue epilogue) {}
+      Epilogue epilogue,
+      FoldedNorm norm) {}
+
+  /**
+   * A LayerNorm inside a product.
+   *
+   * @param slope address of fp32 {@code [out]}: the row sums of W with gamma in it, or gamma
+   * @param norms address of what {@link #normsBytes} says, of the matrix to be normalised
+   * @param yMoments address of what {@link #momentsBytes} says, to be written; 0 where the epilogue
+   *     writes none
+   */
+  record FoldedNorm(long slope, long norms, long yMoments) {}
+
+  /** A scale and a shift for every token, with room for what a cluster reads past the last. */
+  static long normsBytes(long tokens) {
+    return 8 * (tokens + 512);
+  }
+
+  /** The mean and the sum of squares around it of each 64 columns of every row. */
+  static long momentsBytes(long tokens, int columns) {
+    return 8 * tokens * Math.ceilDiv(columns, 64);
+  }
 
   SparseGemm(
       CudaContext context,
@@ -77,19 +99,17 @@ final class SparseGemm {
   }
 
   /** The tiles worth timing for so many tokens. */
-  List<? extends SparseGemmTile> candidates(int tokens) {
+  private List<? extends SparseGemmTile> candidates(int tokens, Epilogue epilogue) {
     return (context.properties().isHopper()
             ? SparseGemmTile.hopperCandidates(tokens)
             : SparseGemmTile.ampereCandidates())
-        .stream().filter(this::fits).toList();
-  }
-
-  private boolean fits(SparseGemmTile tile) {
-    return tile.sharedBytes(Epilogue.BIAS_RESIDUAL) <= context.properties().sharedBytes();
+        .stream()
+            .filter(tile -> tile.sharedBytes(epilogue) <= context.properties().sharedBytes())
+            .toList();
   }
 
   private SparseGemmTile choose(Question question, Operands operands) {
-    List<? extends SparseGemmTile> tiles = candidates(operands.tokens);
+    List<? extends SparseGemmTile> tiles = candidates(operands.tokens, operands.epilogue);
     String[] text = {
       "sparse",
       bfloat16 ? "bf16" : "fp16",
@@ -121,7 +141,8 @@ final class SparseGemm {
               scratch,
               operands.yPitch,
               operands.tokens,
-              operands.epilogue);
+              operands.epilogue,
+              operands.norm);
       List<Measured.Candidate> candidates = new ArrayList<>();
       tiles.forEach(tile -> candidates.add(candidate(tile, aside)));
       byte[] best = measured.measure(candidates, text).orElseThrow();
@@ -164,7 +185,7 @@ final class SparseGemm {
   private static Map<String, String> definitions(SparseGemmTile tile, Operands operands) {
     Map<String, String> definitions = new HashMap<>();
     List<String> options = new ArrayList<>(tile.options());
-    options.add(SparseGemmTile.epilogueOption(operands.epilogue));
+    options.addAll(operands.epilogue.options());
     for (String option : options) {
       int equals = option.indexOf('=');
       definitions.put(option.substring(2, equals), option.substring(equals + 1));
@@ -178,6 +199,7 @@ final class SparseGemm {
     long tiles = tile.tiles(operands.tokens, layout.out());
     int clusters = Math.max(1, kernel.blocks() / tile.clusterBlocks());
     long blocks = tile.clusterBlocks() * Math.min(tiles, clusters);
+    FoldedNorm norm = operands.norm == null ? new FoldedNorm(0, 0, 0) : operands.norm;
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment y = yMap(arena, operands, operands.y, tile);
       MemorySegment residual =
@@ -201,6 +223,9 @@ final class SparseGemm {
           .with(operands.tokens)
           .with(layout.out())
           .with(layout.kTiles())
+          .with(norm.slope)
+          .with(norm.norms)
+          .with(norm.yMoments)
           .launch();
     }
   }
@@ -242,16 +267,15 @@ final class SparseGemm {
             tile.threads(),
             kernel.sharedBytes())
         .overlapping(overlap)
-        .with(operands.x)
         .with(operands.y)
-        .with(operands.residual)
+        .with(operands.x)
         .with(operands.weight.address())
         .with(operands.bias)
+        .with(operands.residual)
         .with(operands.tokens)
         .with(layout.out())
         .with(layout.in())
         .with(operands.xPitch)
-        .with(operands.yPitch)
         .with(operands.yPitch)
         .launch();
   }

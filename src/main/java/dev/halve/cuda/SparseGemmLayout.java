@@ -69,9 +69,9 @@ public record SparseGemmLayout(int out, int in) {
     return Math.ceilDiv(out, 64);
   }
 
-  /** Blocks of 64 inputs, at least 2: the kernels' pipelines start with two. */
+  /** Blocks of 64 inputs, at least 4: the kernels' pipelines start and end with two. */
   public int kTiles() {
-    return Math.max(2, Math.ceilDiv(in, 64));
+    return Math.max(4, Math.ceilDiv(in, 64));
   }
 
   /** Row blocks that the last tile of some height reaches past the end. */

@@ -8,20 +8,38 @@ import java.util.List;
  * launch needs to know of them. Any tile is right for any shape; which is fastest is measured.
  */
 public sealed interface SparseGemmTile {
-  /** What happens to a product before it is rounded and stored. */
+  /**
+   * What happens to a product before it is rounded and stored. The last three have a LayerNorm in
+   * them, as the head of {@code sparse_gemm_sm90.cu} says, and that kernel alone.
+   */
   enum Epilogue {
     /** {@code product + bias}. */
     BIAS,
     /** {@code gelu(product + bias)}, the error-function form. */
     BIAS_GELU,
     /** {@code product + bias + residual[tokens, out]}; the residual may be y itself. */
-    BIAS_RESIDUAL
+    BIAS_RESIDUAL,
+    /** BIAS with the rows of x normalised. */
+    NORM_BIAS,
+    /** BIAS_GELU with the rows of x normalised. */
+    NORM_BIAS_GELU,
+    /** BIAS_RESIDUAL with the rows of the residual normalised; y's moments are written. */
+    BIAS_NORM_RESIDUAL;
+
+    boolean hasNorm() {
+      return ordinal() >= NORM_BIAS.ordinal();
+    }
+
+    /** The {@code -D} options that the kernels know it by. */
+    List<String> options() {
+      return List.of("-DEPILOGUE=" + ordinal() % 3, "-DNORM=" + ordinal() / 3);
+    }
   }
 
   /** The kernel's entry, which is also the name of its file in src/main/cuda. */
   String entry();
 
-  /** {@code -D} options beside the element type's and {@link #epilogueOption}. */
+  /** {@code -D} options beside the element type's and the epilogue's. */
   List<String> options();
 
   /** Threads of a block. */
@@ -35,10 +53,6 @@ public sealed interface SparseGemmTile {
 
   /** Tiles of a cluster (or, without clusters, of a block) that the product is cut into. */
   long tiles(long tokens, int out);
-
-  static String epilogueOption(Epilogue epilogue) {
-    return "-DEPILOGUE=" + epilogue.ordinal();
-  }
 
   /**
    * Hopper: {@code warpgroups} times {@code blocks} blocks of 64 outputs by {@code tokens} tokens.
@@ -110,7 +124,8 @@ public sealed interface SparseGemmTile {
     public int sharedBytes(Epilogue epilogue) {
       int stage = tokens * 128 + out() / 64 * SparseGemmLayout.BLOCK_BYTES;
       int store = storeTokens * 128 * storeBuffers * warpgroups;
-      return stages * stage + store + 512;
+      int norms = epilogue.hasNorm() ? 2 * tokens * 8 : 0;
+      return stages * stage + store + 512 + norms;
     }
 
     @Override
@@ -180,10 +195,8 @@ public sealed interface SparseGemmTile {
       return List.of(
           new Sm90(2, 2, 192, 4, 1, 1, 64, 3, 1),
           new Sm90(2, 2, 192, 4, 1, 2, 64, 3, 1),
-          new Sm90(2, 2, 192, 4, 1, 2, 32, 6, 1),
           new Sm90(3, 1, 192, 5, 1, 1, 64, 1, 1),
-          new Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1),
-          new Sm90(2, 1, 192, 5, 1, 1, 64, 3, 1));
+          new Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1));
     }
     if (tokens > 1024) {
       return List.of(

@@ -74,6 +74,18 @@ public record PackedBatch(int[] tokenIds, int[] typeIds, int[] rowOffsets) {
           "a row of %d tokens is longer than the model's %d positions; lower max_length"
               .formatted(longestRow(), config.maxPositionEmbeddings()));
     }
+    // One pass without branches, which the compiler vectorises: it runs before every forward pass.
+    int outside = 0;
+    for (int token = 0; token < tokenIds.length; token++) {
+      outside |= tokenIds[token] | (config.vocabSize() - 1 - tokenIds[token]);
+      outside |= typeIds[token] | (config.typeVocabSize() - 1 - typeIds[token]);
+    }
+    if (outside < 0) {
+      reject(config);
+    }
+  }
+
+  private void reject(BertConfig config) {
     for (int token = 0; token < tokenIds.length; token++) {
       if (tokenIds[token] < 0 || tokenIds[token] >= config.vocabSize()) {
         throw new HalveException(

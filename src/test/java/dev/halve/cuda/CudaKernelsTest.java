@@ -9,6 +9,7 @@ import dev.halve.cuda.Operations.Ids;
 import dev.halve.cuda.Operations.Norm;
 import dev.halve.cuda.Operations.Rows;
 import dev.halve.cuda.RandomTensors.Operand;
+import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
@@ -133,6 +134,112 @@ class CudaKernelsTest {
         double[] expected =
             Reference.layerNorm(sum, weight.values(), bias.values(), 1e-12, tokens, hidden);
         assertThat(Reference.relativeError(normed.read(), expected)).isLessThan(tolerance);
+      }
+    }
+  }
+
+  @ParameterizedTest
+  @EnumSource(names = {"F16", "BF16"})
+  void embeddingsComeWithTheirNorms(DType dtype) {
+    open(dtype);
+    for (int hidden : HIDDEN) {
+      int tokens = 131;
+      Operand word = tensors.withOutliers(100, hidden);
+      Operand position = tensors.normal(0, 1, 60, hidden);
+      Operand type = tensors.normal(0, 1, 2, hidden);
+      int[] ids = tensors.random().ints(tokens, 0, 100).toArray();
+      int[] positions = tensors.random().ints(tokens, 0, 60).toArray();
+      int[] types = tensors.random().ints(tokens, 0, 2).toArray();
+      Poisoned sums = new Poisoned(device, pool, dtype, tokens, hidden);
+      Poisoned norms = new Poisoned(device, pool, DType.F32, tokens, 2);
+      device
+          .operations()
+          .embeddingsNorms(
+              sums.address(),
+              norms.address(),
+              new Ids(
+                  address(tensors.integers(ids)),
+                  address(tensors.integers(positions)),
+                  address(tensors.integers(types))),
+              word.address(),
+              position.address(),
+              type.address(),
+              1e-12f,
+              tokens,
+              hidden);
+      float[] expected = new float[tokens * hidden];
+      for (int i = 0; i < expected.length; i++) {
+        int t = i / hidden;
+        int h = i % hidden;
+        expected[i] =
+            word.values()[ids[t] * hidden + h]
+                + position.values()[positions[t] * hidden + h]
+                + type.values()[types[t] * hidden + h];
+      }
+      assertThat(Reference.relativeError(sums.read(), Reference.wide(expected)))
+          .isLessThan(tolerance);
+      double[] wide = Reference.wide(expected);
+      assertThat(
+              Reference.relativeError(norms.read(), Reference.norms(wide, 1e-12, tokens, hidden)))
+          .as("hidden %d", hidden)
+          .isLessThan(1e-5);
+    }
+  }
+
+  @ParameterizedTest
+  @EnumSource(names = {"F16", "BF16"})
+  void momentsMergeToNorms(DType dtype) {
+    open(dtype);
+    for (int hidden : HIDDEN) {
+      for (int tokens : TOKENS) {
+        Operand x = tensors.withOutliers(tokens, hidden);
+        double[] moments = Reference.moments(x.values(), tokens, hidden);
+        try (Arena arena = Arena.ofConfined()) {
+          Tensor host = Tensor.of(arena, Reference.narrow(moments), moments.length);
+          Tensor up = pool.allocate(DType.F32, moments.length);
+          device.upload(host, up);
+          Poisoned norms = new Poisoned(device, pool, DType.F32, tokens, 2);
+          device.operations().tokenNorms(norms.address(), address(up), 1e-5f, tokens, hidden);
+          assertThat(
+                  Reference.relativeError(
+                      norms.read(),
+                      Reference.norms(Reference.wide(x.values()), 1e-5, tokens, hidden)))
+              .isLessThan(1e-5);
+        }
+      }
+    }
+  }
+
+  @ParameterizedTest
+  @EnumSource(names = {"F16", "BF16"})
+  void theHeadAfterANorm(DType dtype) {
+    open(dtype);
+    for (int hidden : HIDDEN) {
+      for (int outputs : new int[] {1, 2, 7}) {
+        int tokens = 131;
+        Operand x = tensors.withOutliers(tokens, hidden);
+        Operand gamma = tensors.normal(1, 0.2, hidden);
+        Operand beta = tensors.normal(0, 0.5, hidden);
+        Operand weight = tensors.normal(0, 0.1, outputs, hidden);
+        Operand bias = tensors.normal(0, 1, outputs);
+        Poisoned logits = new Poisoned(device, pool, DType.F32, tokens, outputs);
+        device
+            .operations()
+            .normHead(
+                logits.address(),
+                x.address(),
+                new Norm(gamma.address(), beta.address(), 1e-12f),
+                weight.address(),
+                bias.address(),
+                tokens,
+                hidden,
+                outputs);
+        double[] normed =
+            Reference.layerNorm(
+                Reference.wide(x.values()), gamma.values(), beta.values(), 1e-12, tokens, hidden);
+        double[] expected =
+            Reference.linear(normed, weight.values(), bias.values(), tokens, outputs, hidden);
+        assertThat(Reference.relativeError(logits.read(), expected)).isLessThan(1e-5);
       }
     }
   }

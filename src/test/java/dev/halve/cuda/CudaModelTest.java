@@ -14,6 +14,7 @@ import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
 import dev.halve.engine.ModelFamily;
 import dev.halve.engine.PackedBatch;
+import dev.halve.engine.Parameter;
 import dev.halve.engine.Pass;
 import dev.halve.engine.PretrainedModel;
 import dev.halve.engine.Workspace;
@@ -182,11 +183,32 @@ class CudaModelTest {
   private static BertForQuestionAnswering model(
       Device device, BertConfig config, boolean compressed) {
     BertForQuestionAnswering model = PretrainedModel.random(device, config, 11);
+    setNorms(device, model);
     if (compressed) {
       prune(model);
       assertThat(model.toSparseSemiStructured()).isEmpty();
     }
     return model;
+  }
+
+  /** As in trained models: scales apart from one, shifts, and outputs that leave outliers. */
+  private static void setNorms(Device device, BertForQuestionAnswering model) {
+    Random random = new Random(13);
+    for (Parameter parameter : model.parameters()) {
+      boolean scale = parameter.name().endsWith("LayerNorm.weight");
+      boolean bias = parameter.name().endsWith("output.dense.bias");
+      if (scale || bias || parameter.name().endsWith("LayerNorm.bias")) {
+        try (Arena arena = Arena.ofConfined()) {
+          Tensor host = Tensor.allocate(arena, DType.F32, parameter.value().shape().extents());
+          for (long i = 0; i < host.elements(); i++) {
+            double outlier = bias && i == 7 ? 20 : 0;
+            host.setFloat(i, (float) ((scale ? 0.9 : outlier) + 0.2 * random.nextGaussian()));
+          }
+          device.upload(host, parameter.value());
+          device.round(parameter);
+        }
+      }
+    }
   }
 
   private static void prune(BertForQuestionAnswering model) {

@@ -8,7 +8,9 @@ import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.cuda.Products.Activations;
 import dev.halve.cuda.RandomTensors.Operand;
 import java.lang.foreign.Arena;
+import java.util.List;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
@@ -109,14 +111,207 @@ class CudaProductsTest {
     }
   }
 
+  /** The kernel for Ampere and Ada, which every later GPU runs too. */
+  @ParameterizedTest
+  @EnumSource(names = {"F16", "BF16"})
+  void semiStructuredProductsByMmaSp(DType dtype) {
+    open(dtype, false);
+    try (Arena arena = Arena.ofConfined();
+        Kernels kernels = new Kernels(device.context(), Gpu.CACHE, dtype)) {
+      KernelLaunch launch = new KernelLaunch(arena, device.context().stream());
+      SparseGemm products =
+          new SparseGemm(device.context(), kernels, launch, null, dtype == DType.BF16);
+      for (int[] extents : EXTENTS) {
+        if (extents[1] % 8 != 0 || extents[2] % 8 != 0) {
+          continue; // wider rows are Products' part
+        }
+        Operand weight = tensors.semiStructured(0.05, extents[1], extents[2]);
+        Operand bias = tensors.normal(DType.F32, 0, 1, extents[1]);
+        CudaPackedWeight packed = pack(arena, weight);
+        for (SparseGemmTile.Sm80 tile : SparseGemmTile.ampereCandidates()) {
+          for (Epilogue epilogue : Epilogue.values()) {
+            check(
+                extents,
+                epilogue,
+                weight,
+                bias,
+                a ->
+                    products.multiply(
+                        new SparseGemm.Operands(
+                            a.x(),
+                            extents[2],
+                            packed,
+                            bias.address(),
+                            a.residual(),
+                            a.y(),
+                            a.yPitch(),
+                            a.tokens(),
+                            SparseGemmTile.Epilogue.values()[epilogue.ordinal()],
+                            null),
+                        tile,
+                        false));
+          }
+        }
+      }
+      device.context().synchronize();
+    }
+  }
+
+  /** Tokens, out, in; whole blocks of 64 columns and parts of one. */
+  private static final int[][] NORM_EXTENTS = {
+    {1, 768, 768}, {300, 264, 200}, {65, 384, 1536}, {700, 96, 96}
+  };
+
+  /** One of each kind: two blocks a warpgroup, a cluster, three warpgroups, two blocks together. */
+  private static final List<SparseGemmTile> NORM_TILES =
+      List.of(
+          new SparseGemmTile.Sm90(2, 2, 192, 4, 1, 1, 64, 3, 1),
+          new SparseGemmTile.Sm90(2, 2, 192, 4, 1, 2, 64, 3, 1),
+          new SparseGemmTile.Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1),
+          new SparseGemmTile.Sm90(2, 1, 96, 4, 1, 1, 48, 2, 2),
+          new SparseGemmTile.Sm90(1, 1, 64, 6, 1, 1, 64, 1, 2));
+
+  @ParameterizedTest
+  @EnumSource(names = {"F16", "BF16"})
+  void normsInsideProducts(DType dtype) {
+    open(dtype, false);
+    Assumptions.assumeTrue(
+        device.context().properties().isHopper(), "norms are folded on Hopper only");
+    try (Arena arena = Arena.ofConfined();
+        Kernels kernels = new Kernels(device.context(), Gpu.CACHE, dtype)) {
+      KernelLaunch launch = new KernelLaunch(arena, device.context().stream());
+      SparseGemm products =
+          new SparseGemm(device.context(), kernels, launch, null, dtype == DType.BF16);
+      for (int[] extents : NORM_EXTENTS) {
+        for (SparseGemmTile tile : NORM_TILES) {
+          afterNorm(arena, products, tile, extents, false);
+          afterNorm(arena, products, tile, extents, true);
+          addedToNorm(arena, products, tile, extents);
+        }
+      }
+      device.context().synchronize();
+    }
+  }
+
+  private void afterNorm(
+      Arena arena, SparseGemm products, SparseGemmTile tile, int[] extents, boolean gelu) {
+    int tokens = extents[0];
+    int out = extents[1];
+    int in = extents[2];
+    Operand x = tensors.withOutliers(tokens, in);
+    Operand weight = tensors.semiStructured(0.05, out, in);
+    float[] bias = random(0, out);
+    float[] gamma = random(1, in);
+    float[] beta = random(0, in);
+    NormFolding folding =
+        NormFolding.of(arena, compress(arena, weight), bias, gamma, beta, device.computeType());
+    CudaPackedWeight packed =
+        CudaPackedWeight.pack(device.context(), pool, device.computeType(), folding.weight());
+    Poisoned y = new Poisoned(device, pool, device.computeType(), tokens, out);
+    products.multiply(
+        new SparseGemm.Operands(
+            x.address(),
+            in,
+            packed,
+            up(folding.bias()),
+            0,
+            y.address(),
+            out,
+            tokens,
+            gelu ? SparseGemmTile.Epilogue.NORM_BIAS_GELU : SparseGemmTile.Epilogue.NORM_BIAS,
+            new SparseGemm.FoldedNorm(up(folding.slope()), norms(x, tokens, in), 0)),
+        tile,
+        false);
+    double[] normed =
+        Reference.layerNorm(Reference.wide(x.values()), gamma, beta, 1e-5, tokens, in);
+    double[] expected = Reference.linear(normed, weight.values(), bias, tokens, out, in);
+    for (int i = 0; gelu && i < expected.length; i++) {
+      expected[i] = Reference.gelu(expected[i]);
+    }
+    assertThat(Reference.relativeError(y.read(), expected))
+        .as("gelu %s, tokens %d, out %d, in %d, %s", gelu, tokens, out, in, tile)
+        .isLessThan(2 * tolerance);
+  }
+
+  private void addedToNorm(Arena arena, SparseGemm products, SparseGemmTile tile, int[] extents) {
+    int tokens = extents[0];
+    int out = extents[1];
+    int in = extents[2];
+    Operand x = tensors.normal(0, 1, tokens, in);
+    Operand residual = tensors.withOutliers(tokens, out);
+    Operand weight = tensors.semiStructured(0.05, out, in);
+    float[] bias = random(0, out);
+    float[] gamma = random(1, out);
+    float[] beta = random(0, out);
+    float[] together = new float[out];
+    for (int o = 0; o < out; o++) {
+      together[o] = bias[o] + beta[o];
+    }
+    Poisoned y = new Poisoned(device, pool, device.computeType(), tokens, out);
+    Poisoned yMoments = new Poisoned(device, pool, DType.F32, Math.ceilDiv(out, 64), tokens, 2);
+    products.multiply(
+        new SparseGemm.Operands(
+            x.address(),
+            in,
+            pack(arena, weight),
+            up(together),
+            residual.address(),
+            y.address(),
+            out,
+            tokens,
+            SparseGemmTile.Epilogue.BIAS_NORM_RESIDUAL,
+            new SparseGemm.FoldedNorm(up(gamma), norms(residual, tokens, out), yMoments.address())),
+        tile,
+        false);
+    double[] expected =
+        Reference.linear(Reference.wide(x.values()), weight.values(), bias, tokens, out, in);
+    double[] normed =
+        Reference.layerNorm(Reference.wide(residual.values()), gamma, beta, 1e-5, tokens, out);
+    for (int i = 0; i < expected.length; i++) {
+      expected[i] += normed[i];
+    }
+    String what = "tokens %d, out %d, in %d, %s".formatted(tokens, out, in, tile);
+    float[] found = y.read();
+    assertThat(Reference.relativeError(found, expected)).as(what).isLessThan(tolerance);
+    assertThat(Reference.relativeError(yMoments.read(), Reference.moments(found, tokens, out)))
+        .as("moments, " + what)
+        .isLessThan(1e-5);
+  }
+
+  private float[] random(double mean, int count) {
+    float[] values = new float[count];
+    for (int i = 0; i < count; i++) {
+      values[i] = (float) (mean + 0.3 * tensors.random().nextGaussian());
+    }
+    return values;
+  }
+
+  private long up(float[] values) {
+    try (Arena arena = Arena.ofConfined()) {
+      Tensor host = Tensor.of(arena, values, values.length);
+      Tensor up = pool.allocate(DType.F32, values.length);
+      device.upload(host, up);
+      return up.segment().address();
+    }
+  }
+
+  /** What token_norms.cu makes of the moments. */
+  private long norms(Operand matrix, int rows, int columns) {
+    long norms = pool.allocate(SparseGemm.normsBytes(rows));
+    float[] moments = Reference.narrow(Reference.moments(matrix.values(), rows, columns));
+    device.operations().tokenNorms(norms, up(moments), 1e-5f, rows, columns);
+    return norms;
+  }
+
   private CudaPackedWeight pack(Arena arena, Operand weight) {
+    return CudaPackedWeight.pack(
+        device.context(), pool, device.computeType(), compress(arena, weight));
+  }
+
+  private SparseSemiStructuredTensor compress(Arena arena, Operand weight) {
     Tensor host = Tensor.allocate(arena, device.computeType(), weight.tensor().shape().extents());
     device.download(weight.tensor(), host);
-    return CudaPackedWeight.pack(
-        device.context(),
-        pool,
-        device.computeType(),
-        SparseSemiStructuredTensor.compress(arena, host));
+    return SparseSemiStructuredTensor.compress(arena, host);
   }
 
   private interface Product {

@@ -2,6 +2,7 @@ package dev.halve.cuda;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.halve.cuda.SparseGemmTile.Epilogue;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.charset.StandardCharsets;
@@ -33,6 +34,8 @@ class KernelCompilationTest {
   private static List<Source> sources(String architecture) {
     List<Source> sources = new ArrayList<>();
     sources.add(new Source("layer_norm.cu", Map.of("HIDDEN", "768")));
+    sources.add(new Source("token_norms.cu", Map.of("HIDDEN", "768")));
+    sources.add(new Source("norm_head.cu", Map.of("HIDDEN", "36", "OUTPUTS", "2")));
     sources.add(
         new Source("qa_head.cu", Map.of("HIDDEN", "36", "OUTPUTS", "2", "ELEMENT_LOGITS", "0")));
     sources.add(new Source("elementwise.cu", Map.of()));
@@ -44,9 +47,11 @@ class KernelCompilationTest {
       sources.add(
           new Source("attention_sm90.cu", Map.of("HEAD", "32", "TRAINING", "1", "DROPOUT", "1")));
       sources.add(new Source("attention_backward_sm90.cu", Map.of("HEAD", "64", "DROPOUT", "1")));
-      sources.add(sparse(SparseGemmTile.hopperCandidates(6144).getFirst(), 2));
+      for (Epilogue epilogue : Epilogue.values()) {
+        sources.add(sparse(SparseGemmTile.hopperCandidates(6144).getFirst(), epilogue));
+      }
     }
-    sources.add(sparse(SparseGemmTile.ampereCandidates().getFirst(), 1));
+    sources.add(sparse(SparseGemmTile.ampereCandidates().getFirst(), Epilogue.BIAS_GELU));
     return sources;
   }
 
@@ -63,13 +68,14 @@ class KernelCompilationTest {
         new Source("dropout.cu", Map.of()));
   }
 
-  private static Source sparse(SparseGemmTile tile, int epilogue) {
+  private static Source sparse(SparseGemmTile tile, Epilogue epilogue) {
     Map<String, String> definitions = new HashMap<>();
-    for (String option : tile.options()) {
+    List<String> options = new ArrayList<>(tile.options());
+    options.addAll(epilogue.options());
+    for (String option : options) {
       String[] macro = option.substring(2).split("=");
       definitions.put(macro[0], macro[1]);
     }
-    definitions.put("EPILOGUE", String.valueOf(epilogue));
     return new Source(tile.entry() + ".cu", definitions);
   }
 

@@ -43,6 +43,18 @@ final class RandomTensors {
     }
   }
 
+  /** Rows as an encoder's residual stream has them: a mean, and a few columns far from it. */
+  Operand withOutliers(int rows, int columns) {
+    try (Arena arena = Arena.ofConfined()) {
+      Tensor host = Tensor.allocate(arena, device.computeType(), rows, columns);
+      for (long i = 0; i < host.elements(); i++) {
+        double outlier = i % columns == 3 ? 40 : i % columns == columns / 2 ? -25 : 0;
+        host.setFloat(i, (float) (0.5 + outlier + random.nextGaussian()));
+      }
+      return up(host);
+    }
+  }
+
   /** The same with at most two nonzeros in every group of four along the rows. */
   Operand semiStructured(double deviation, int out, int in) {
     try (Arena arena = Arena.ofConfined()) {

@@ -6,17 +6,78 @@ final class Reference {
 
   /** {@code x [tokens, in] · weightᵀ [out, in] + bias}. */
   static double[] linear(float[] x, float[] weight, float[] bias, int tokens, int out, int in) {
+    return linear(wide(x), weight, bias, tokens, out, in);
+  }
+
+  static double[] linear(double[] x, float[] weight, float[] bias, int tokens, int out, int in) {
     double[] y = new double[tokens * out];
     for (int t = 0; t < tokens; t++) {
       for (int o = 0; o < out; o++) {
         double sum = bias[o];
         for (int i = 0; i < in; i++) {
-          sum += (double) x[t * in + i] * weight[o * in + i];
+          sum += x[t * in + i] * weight[o * in + i];
         }
         y[t * out + o] = sum;
       }
     }
     return y;
+  }
+
+  static double[] wide(float[] values) {
+    double[] wide = new double[values.length];
+    for (int i = 0; i < values.length; i++) {
+      wide[i] = values[i];
+    }
+    return wide;
+  }
+
+  static float[] narrow(double[] values) {
+    float[] narrow = new float[values.length];
+    for (int i = 0; i < values.length; i++) {
+      narrow[i] = (float) values[i];
+    }
+    return narrow;
+  }
+
+  /** Scale and shift of each row, {@code [rows, 2]}, that make it its norm. */
+  static double[] norms(double[] matrix, double epsilon, int rows, int columns) {
+    double[] norms = new double[2 * rows];
+    for (int row = 0; row < rows; row++) {
+      double mean = 0;
+      double variance = 0;
+      for (int column = 0; column < columns; column++) {
+        mean += matrix[row * columns + column] / columns;
+      }
+      for (int column = 0; column < columns; column++) {
+        variance += Math.pow(matrix[row * columns + column] - mean, 2) / columns;
+      }
+      norms[2 * row] = 1 / Math.sqrt(variance + epsilon);
+      norms[2 * row + 1] = -mean * norms[2 * row];
+    }
+    return norms;
+  }
+
+  /** Mean and sum of squares around it of each 64 columns: {@code [blocks, rows, 2]}. */
+  static double[] moments(float[] matrix, int rows, int columns) {
+    int blocks = Math.ceilDiv(columns, 64);
+    double[] moments = new double[blocks * rows * 2];
+    for (int block = 0; block < blocks; block++) {
+      int end = Math.min(columns, 64 * block + 64);
+      for (int row = 0; row < rows; row++) {
+        double sum = 0;
+        for (int column = 64 * block; column < end; column++) {
+          sum += matrix[row * columns + column];
+        }
+        double mean = sum / (end - 64 * block);
+        double squares = 0;
+        for (int column = 64 * block; column < end; column++) {
+          squares += Math.pow(matrix[row * columns + column] - mean, 2);
+        }
+        moments[(block * rows + row) * 2] = mean;
+        moments[(block * rows + row) * 2 + 1] = squares;
+      }
+    }
+    return moments;
   }
 
   static double gelu(double x) {
