@@ -22,25 +22,19 @@ import java.util.List;
  * A model's forward pass on the CPU: weights packed once, all memory from one arena, nothing
  * allocated while it runs but the result's view.
  *
- * <p>Tokens are cut into blocks. Everything that concerns one token alone (a layer from the output
- * product of its attention to the queries, keys and values of the next) runs block by block on one
- * thread, so that a block's activations stay in its caches; the team meets twice a layer, before
- * attention and after it.
+ * <p>Activations are {@link Panels}, tokens in lanes, from the embeddings to the result. Everything
+ * that concerns one token alone (a layer from the output product of its attention to the queries,
+ * keys and values of the next) runs panel by panel on one thread, so that a panel's activations
+ * stay in its caches; the team meets twice a layer, before attention and after it.
  */
 final class CompiledEncoder implements CompiledModel {
-  /** A block's widest activations should fit the second-level cache beside a group of weights. */
-  private static final int BLOCK_BYTES = 512 << 10;
-
-  private static final int MOST_BLOCK_TOKENS = 96;
-
-  /** Blocks start at multiples of this, so that few tokens are left over for small tiles. */
-  private static final int BLOCK_START = 4;
-
   private final ThreadTeam team;
+  private final PanelKernels kernels;
   private final BertConfig config;
   private final int maxTokens;
   private final int maxRows;
-  private final int blockTokens;
+  private final int hidden;
+  private final int outputs;
   private final ArenaPool pool = new ArenaPool();
   private final List<Layer> layers = new ArrayList<>();
   private final Norm embeddingsNorm;
@@ -51,27 +45,30 @@ final class CompiledEncoder implements CompiledModel {
   private final Product head;
   private long weightBytes;
 
-  private final Tensor x;
-  private final Tensor logits;
+  private final Panels panels;
+  private final Tensor result;
+  private final long x;
   private final long qkv;
   private final long context;
   private final long y;
   private final long[] inner;
-  private final HeadAttention[] attention;
+  private final long[] rows;
+  private final PanelAttention[] attention;
 
   // The batch in progress; the tasks are made once and read these.
   private PackedBatch batch;
-  private int tokens;
-  private int blocks;
   private Layer previous;
   private Layer next;
-  private final ThreadTeam.Task blockTask = this::block;
+  private final ThreadTeam.Task panelTask = this::panel;
   private final ThreadTeam.Task attentionTask = this::attend;
 
   private record Norm(long gamma, long beta, float epsilon) {}
 
   /** Weights whose outputs lie one after another: one but for a hybrid weight. */
-  private record Product(List<PackedMatrix> weights, long bias) {}
+  private record Product(List<Part> parts, int rows, long bias) {}
+
+  /** Either a 2:4 weight or the address of a dense one, {@code [rows, columns]}. */
+  private record Part(PackedSparseWeight sparse, long dense, int rows, int columns) {}
 
   private record Layer(
       Product query,
@@ -91,53 +88,72 @@ final class CompiledEncoder implements CompiledModel {
       int maxTokens,
       int maxRows) {
     this.team = team;
+    this.kernels = kernels.panels();
     this.config = model.config();
     this.maxTokens = maxTokens;
     this.maxRows = maxRows;
-    int hidden = config.hiddenSize();
-    int fitting = BLOCK_BYTES / (config.intermediateSize() * Float.BYTES);
-    this.blockTokens = Math.clamp(fitting / 12 * 12, 24, MOST_BLOCK_TOKENS);
+    this.hidden = features(config.hiddenSize());
+    int intermediate = features(config.intermediateSize());
+    int embedding = features(config.embeddingSize());
     this.word = copy(model.embeddings().word());
     this.position = copy(model.embeddings().position());
     this.type = copy(model.embeddings().type());
     this.embeddingsNorm = norm(model.embeddings().norm());
     Linear fromEmbeddings = model.embeddings().projection();
-    this.projection =
-        fromEmbeddings == null ? null : product(kernels.sparse(), kernels.dense(), fromEmbeddings);
+    this.projection = fromEmbeddings == null ? null : product(fromEmbeddings);
     for (EncoderLayer layer : model.layers()) {
-      layers.add(layer(kernels, layer));
+      layers.add(layer(layer));
     }
-    // A head has a few labels: the narrower tile wastes less.
-    this.head = head == null ? null : product(kernels.sparse(), kernels.attention(), head);
-    this.x = pool.allocate(DType.F32, maxTokens, hidden);
-    this.logits = head == null ? null : pool.allocate(DType.F32, maxTokens, head.out());
-    this.qkv = floats(maxTokens, 3L * hidden);
-    this.context = floats(maxTokens, hidden);
-    this.y = floats(maxTokens, hidden);
+    this.head = head == null ? null : product(head);
+    int lanes = this.kernels.lanes();
+    this.panels = new Panels(lanes, maxTokens, team.size());
+    this.result =
+        pool.allocate(DType.F32, maxTokens, head == null ? config.hiddenSize() : head.out());
+    this.x = panels(hidden);
+    this.qkv = panels(3 * hidden);
+    this.context = panels(hidden);
+    this.outputs = Math.max(hidden, head == null ? 0 : features(head.out()));
+    this.y = panels(outputs);
     this.inner = new long[team.size()];
-    this.attention = new HeadAttention[team.size()];
+    this.rows = new long[team.size()];
+    this.attention = new PanelAttention[team.size()];
     int mostKeys = Math.min(maxTokens, config.maxPositionEmbeddings());
     for (int member = 0; member < team.size(); member++) {
-      // A block's embeddings lie there too, where they are projected.
-      int widest = Math.max(config.intermediateSize(), config.embeddingSize());
-      inner[member] = floats(blockTokens + BLOCK_START, widest);
-      long bytes = HeadAttention.bytes(kernels.attention(), config.headSize(), mostKeys);
+      // A panel's embeddings lie there too, where they are projected.
+      int widest = Math.max(intermediate, embedding);
+      inner[member] = floats((long) Panels.MOST_VECTORS * lanes, widest);
+      rows[member] = floats(lanes, Math.max(hidden, embedding));
+      long bytes = PanelAttention.bytes(this.kernels, config.headSize(), mostKeys);
       attention[member] =
-          new HeadAttention(
-              kernels.attention(),
+          new PanelAttention(
+              this.kernels,
               config.headSize(),
               mostKeys,
               pool.allocate(DType.U8, bytes).segment().address());
     }
   }
 
+  /** Rows that a panel has for so many: a hybrid weight's parts may each end in a started block. */
+  private static int features(int count) {
+    return PanelProduct.padded(count) + PackedSparseWeight.BLOCK;
+  }
+
   private long floats(long rows, long columns) {
     return pool.allocate(DType.F32, rows, columns).segment().address();
   }
 
+  /** Panels of all tokens, and the vector beyond them that attention may read. */
+  private long panels(int features) {
+    int lanes = kernels.lanes();
+    return floats((maxTokens + lanes - 1) / lanes * lanes + 1L, features + (long) lanes);
+  }
+
   private long copy(Parameter parameter) {
-    Tensor copy = pool.allocate(DType.F32, parameter.value().shape().extents());
-    copy.copyFrom(parameter.value());
+    Tensor value = parameter.value();
+    // Kernels read a bias of whole row blocks.
+    long elements = value.elements() + PackedSparseWeight.BLOCK;
+    Tensor copy = pool.allocate(DType.F32, elements);
+    copy.segment().asSlice(0, value.segment().byteSize()).copyFrom(value.segment());
     return copy.segment().address();
   }
 
@@ -145,41 +161,47 @@ final class CompiledEncoder implements CompiledModel {
     return new Norm(copy(norm.weight()), copy(norm.bias()), norm.epsilon());
   }
 
-  private Layer layer(CpuKernels kernels, EncoderLayer layer) {
+  private Layer layer(EncoderLayer layer) {
     return new Layer(
-        product(kernels.sparse(), kernels.dense(), layer.attention().query()),
-        product(kernels.sparse(), kernels.dense(), layer.attention().key()),
-        product(kernels.sparse(), kernels.dense(), layer.attention().value()),
-        product(kernels.sparse(), kernels.dense(), layer.attention().output()),
+        product(layer.attention().query()),
+        product(layer.attention().key()),
+        product(layer.attention().value()),
+        product(layer.attention().output()),
         norm(layer.attention().norm()),
-        product(kernels.sparse(), kernels.dense(), layer.feedForward().intermediate()),
-        product(kernels.sparse(), kernels.dense(), layer.feedForward().output()),
+        product(layer.feedForward().intermediate()),
+        product(layer.feedForward().output()),
         norm(layer.feedForward().norm()));
   }
 
-  private Product product(TileKernels sparse, TileKernels dense, Linear linear) {
-    List<PackedMatrix> weights =
+  private Product product(Linear linear) {
+    List<Part> parts =
         linear.weight() instanceof Weight.Hybrid hybrid
-            ? hybrid.parts().stream().map(part -> pack(sparse, dense, part)).toList()
-            : List.of(pack(sparse, dense, linear.weight()));
-    weightBytes += weights.stream().mapToLong(PackedMatrix::bytes).sum();
-    return new Product(weights, copy(linear.bias()));
+            ? hybrid.parts().stream().map(this::pack).toList()
+            : List.of(pack(linear.weight()));
+    return new Product(parts, linear.out(), copy(linear.bias()));
   }
 
-  private PackedMatrix pack(TileKernels sparse, TileKernels dense, Weight weight) {
+  private Part pack(Weight weight) {
     return switch (weight) {
-      case Weight.Dense(Parameter parameter) ->
-          PackedDenseWeight.pack(pool, parameter.value(), dense);
-      case Weight.Masked(Parameter parameter) ->
-          PackedDenseWeight.pack(pool, parameter.value(), dense);
+      case Weight.Dense(Parameter parameter) -> dense(parameter);
+      case Weight.Masked(Parameter parameter) -> dense(parameter);
       case Weight.Compressed compressed -> {
         try (Arena arena = Arena.ofConfined()) {
           SparseSemiStructuredTensor unpacked = compressed.packed().unpack(arena);
-          yield PackedSparseWeight.pack(pool, unpacked, sparse);
+          PackedSparseWeight packed =
+              PackedSparseWeight.pack(pool, unpacked, CpuKernels.best().tiles());
+          weightBytes += packed.bytes();
+          yield new Part(packed, 0, packed.rows(), packed.columns());
         }
       }
       case Weight.Hybrid hybrid -> throw new IllegalArgumentException(hybrid.name());
     };
+  }
+
+  private Part dense(Parameter parameter) {
+    Tensor value = parameter.value();
+    weightBytes += value.segment().byteSize();
+    return new Part(null, copy(parameter), (int) value.extent(0), (int) value.extent(1));
   }
 
   @Override
@@ -206,70 +228,81 @@ final class CompiledEncoder implements CompiledModel {
               .formatted(batch.tokens(), batch.rows(), maxTokens, maxRows));
     }
     this.batch = batch;
-    tokens = batch.tokens();
-    int members = team.size();
-    int wanted = (tokens + blockTokens - 1) / blockTokens;
-    blocks = Math.min((wanted + members - 1) / members * members, (tokens + 7) / 8);
+    panels.cut(batch.tokens());
     previous = null;
     for (Layer layer : layers) {
       next = layer;
-      team.run(blocks, blockTask);
+      team.run(panels.count(), panelTask);
       team.run(batch.rows() * config.numAttentionHeads(), attentionTask);
       previous = layer;
     }
     next = null;
-    team.run(blocks, blockTask);
-    return (head == null ? x : logits).rows(0, tokens);
+    team.run(panels.count(), panelTask);
+    return result.rows(0, batch.tokens());
   }
 
-  /** One block's tokens from one attention to the next. */
-  private void block(int part, int member) {
-    int first = start(part);
-    int count = start(part + 1) - first;
-    long scratch = team.scratch(member);
-    long rowBytes = config.hiddenSize() * (long) Float.BYTES;
-    long blockX = x.segment().address() + first * rowBytes;
+  /** One panel's tokens from one attention to the next. */
+  private void panel(int panel, int member) {
+    long panelX = x + panels.offset(panel, hidden);
     if (previous == null) {
-      embed(first, count, projection == null ? blockX : inner[member]);
+      embed(panel, projection == null ? panelX : inner[member], rows[member]);
       if (projection != null) {
-        run(projection, inner[member], count, blockX, rowBytes, Epilogue.NONE, scratch);
+        run(projection, inner[member], panelX, panel, Epilogue.NONE);
       }
     } else {
-      finish(previous, first, count, blockX, inner[member], scratch);
+      finish(previous, panel, panelX, inner[member]);
     }
     if (next != null) {
-      long blockQkv = qkv + first * 3 * rowBytes;
-      run(next.query, blockX, count, blockQkv, 3 * rowBytes, Epilogue.NONE, scratch);
-      run(next.key, blockX, count, blockQkv + rowBytes, 3 * rowBytes, Epilogue.NONE, scratch);
-      run(next.value, blockX, count, blockQkv + 2 * rowBytes, 3 * rowBytes, Epilogue.NONE, scratch);
-    } else if (head != null) {
-      long pitch = logits.extent(1) * Float.BYTES;
-      long to = logits.segment().address() + first * pitch;
-      run(head, blockX, count, to, pitch, Epilogue.NONE, scratch);
+      long panelQkv = qkv + panels.offset(panel, 3 * hidden);
+      long part = hidden * panels.pitch(panel);
+      run(next.query, panelX, panelQkv, panel, Epilogue.NONE);
+      run(next.key, panelX, panelQkv + part, panel, Epilogue.NONE);
+      run(next.value, panelX, panelQkv + 2 * part, panel, Epilogue.NONE);
+    } else if (head == null) {
+      emit(panel, panelX, config.hiddenSize(), rows[member]);
+    } else {
+      long panelY = y + panels.offset(panel, outputs);
+      run(head, panelX, panelY, panel, Epilogue.NONE);
+      emit(panel, panelY, head.rows, rows[member]);
     }
   }
 
-  private int start(int block) {
-    return block == blocks
-        ? tokens
-        : (int) ((long) tokens * block / blocks) / BLOCK_START * BLOCK_START;
-  }
-
-  private void embed(int first, int count, long to) {
-    int width = config.embeddingSize();
+  private void embed(int panel, long to, long scratch) {
+    int lanes = kernels.lanes();
+    int size = config.embeddingSize();
+    int padded = PanelProduct.padded(size);
+    int first = panels.firstToken(panel);
+    int end = first + panels.tokens(panel);
+    long rowBytes = padded * (long) Float.BYTES;
+    long pitch = panels.pitch(panel);
     int row = rowOf(first);
-    for (int token = first; token < first + count; token++) {
-      if (token == batch.rowOffsets()[row + 1]) {
-        row++;
+    for (int group = first; group < end; group += lanes) {
+      for (int token = group; token < Math.min(end, group + lanes); token++) {
+        if (token == batch.rowOffsets()[row + 1]) {
+          row++;
+        }
+        long at = scratch + (token - group) * rowBytes;
+        sum(token, token - batch.rowOffsets()[row], at, size);
+        Memory.zero(at + size * (long) Float.BYTES, (padded - size) * (long) Float.BYTES);
       }
-      RowNorm.sum(
-          word + batch.tokenIds()[token] * (long) width * Float.BYTES,
-          position + (token - batch.rowOffsets()[row]) * (long) width * Float.BYTES,
-          type + batch.typeIds()[token] * (long) width * Float.BYTES,
-          to + (token - first) * (long) width * Float.BYTES,
-          width);
+      for (int feature = 0; feature < padded; feature += lanes) {
+        long at = to + feature * pitch + (group - first) * (long) Float.BYTES;
+        kernels.transpose().run(scratch + feature * (long) Float.BYTES, rowBytes, at, pitch);
+      }
     }
-    normalize(embeddingsNorm, to, 0, to, count, width);
+    normalize(embeddingsNorm, panel, to, 0, to, size);
+  }
+
+  /** A token's three embeddings. */
+  private void sum(int token, int place, long to, int size) {
+    long a = word + batch.tokenIds()[token] * (long) size * Float.BYTES;
+    long b = position + place * (long) size * Float.BYTES;
+    long c = type + batch.typeIds()[token] * (long) size * Float.BYTES;
+    for (int i = 0; i < size; i++) {
+      long at = i * (long) Float.BYTES;
+      float sum = Memory.getFloat(a + at) + Memory.getFloat(b + at);
+      Memory.setFloat(to + at, sum + Memory.getFloat(c + at));
+    }
   }
 
   private int rowOf(int token) {
@@ -280,61 +313,74 @@ final class CompiledEncoder implements CompiledModel {
     return row;
   }
 
+  /** A panel's first features as rows of the result. */
+  private void emit(int panel, long from, int features, long scratch) {
+    int lanes = kernels.lanes();
+    int first = panels.firstToken(panel);
+    int end = first + panels.tokens(panel);
+    long pitch = panels.pitch(panel);
+    long rowBytes = features * (long) Float.BYTES;
+    long vectorBytes = lanes * (long) Float.BYTES;
+    for (int group = first; group < end; group += lanes) {
+      for (int feature = 0; feature < features; feature += lanes) {
+        long source = from + feature * pitch + (group - first) * (long) Float.BYTES;
+        kernels.transpose().run(source, pitch, scratch, vectorBytes);
+        long bytes = Math.min(lanes, features - feature) * (long) Float.BYTES;
+        for (int token = group; token < Math.min(end, group + lanes); token++) {
+          long to = result.segment().address() + token * rowBytes + feature * (long) Float.BYTES;
+          Memory.copy(scratch + (token - group) * vectorBytes, to, bytes);
+        }
+      }
+    }
+  }
+
   /** A layer from its attention's result on. */
-  private void finish(
-      Layer layer, int first, int count, long blockX, long blockInner, long scratch) {
-    long rowBytes = config.hiddenSize() * (long) Float.BYTES;
-    long innerBytes = config.intermediateSize() * (long) Float.BYTES;
-    long blockContext = context + first * rowBytes;
-    long blockY = y + first * rowBytes;
-    run(layer.output, blockContext, count, blockY, rowBytes, Epilogue.NONE, scratch);
-    normalize(layer.attentionNorm, blockY, blockX, blockX, count, config.hiddenSize());
-    run(layer.up, blockX, count, blockInner, innerBytes, Epilogue.GELU, scratch);
-    run(layer.down, blockInner, count, blockY, rowBytes, Epilogue.NONE, scratch);
-    normalize(layer.feedForwardNorm, blockY, blockX, blockX, count, config.hiddenSize());
+  private void finish(Layer layer, int panel, long panelX, long panelInner) {
+    long panelY = y + panels.offset(panel, outputs);
+    run(layer.output, context + panels.offset(panel, hidden), panelY, panel, Epilogue.NONE);
+    normalize(layer.attentionNorm, panel, panelY, panelX, panelX, config.hiddenSize());
+    run(layer.up, panelX, panelInner, panel, Epilogue.GELU);
+    run(layer.down, panelInner, panelY, panel, Epilogue.NONE);
+    normalize(layer.feedForwardNorm, panel, panelY, panelX, panelX, config.hiddenSize());
   }
 
-  private static void normalize(
-      Norm norm, long from, long residual, long to, int count, int width) {
-    RowNorm.run(from, residual, norm.gamma, norm.beta, norm.epsilon, to, count, width);
+  private void normalize(Norm norm, int panel, long from, long residual, long to, int size) {
+    int width = panels.vectors(panel) * kernels.lanes();
+    PanelNorm.run(from, residual, norm.gamma, norm.beta, norm.epsilon, to, size, width);
   }
 
-  private static void run(
-      Product product, long from, int count, long to, long pitch, Epilogue epilogue, long scratch) {
-    long column = 0;
-    for (int i = 0; i < product.weights.size(); i++) {
-      PackedMatrix weight = product.weights.get(i);
-      TiledProduct.run(
-          weight,
-          0,
-          weight.stripes(),
-          from,
-          weight.columns() * (long) Float.BYTES,
-          count,
-          product.bias + column,
-          epilogue,
-          to + column,
-          pitch,
-          scratch);
-      column += weight.rows() * (long) Float.BYTES;
+  private void run(Product product, long from, long to, int panel, Epilogue epilogue) {
+    int vectors = panels.vectors(panel);
+    int row = 0;
+    for (int i = 0; i < product.parts.size(); i++) {
+      Part part = product.parts.get(i);
+      long bias = product.bias + row * (long) Float.BYTES;
+      long y = to + row * panels.pitch(panel);
+      if (part.sparse != null) {
+        PanelProduct.run(kernels, part.sparse, from, bias, epilogue, y, vectors);
+      } else {
+        PanelProduct.run(
+            kernels, part.dense, part.rows, part.columns, from, bias, epilogue, y, vectors);
+      }
+      row += part.rows;
     }
   }
 
   private void attend(int part, int member) {
     int heads = config.numAttentionHeads();
     int row = part / heads;
-    long rowBytes = config.hiddenSize() * (long) Float.BYTES;
-    long column = part % heads * (long) config.headSize() * Float.BYTES;
-    int first = batch.rowOffsets()[row];
-    long q = qkv + first * 3 * rowBytes + column;
+    int feature = part % heads * config.headSize();
     attention[member].run(
-        q,
-        q + rowBytes,
-        q + 2 * rowBytes,
-        3 * rowBytes,
+        panels,
+        batch.rowOffsets()[row],
         batch.rowLength(row),
-        context + first * rowBytes + column,
-        rowBytes);
+        qkv,
+        3 * hidden,
+        feature,
+        hidden,
+        context,
+        hidden,
+        feature);
   }
 
   @Override

@@ -34,6 +34,9 @@ final class CpuDevice implements Device {
   /** Tokens of one part of an elementwise operation. */
   private static final int TOKEN_BLOCK = 64;
 
+  /** Tokens of a 2:4 product for which it pays to turn them about. */
+  private static final int PANEL_TOKENS = 96;
+
   /** Elements of one part of an optimizer step. */
   private static final int ELEMENT_BLOCK = 1 << 16;
 
@@ -51,26 +54,6 @@ final class CpuDevice implements Device {
     for (int member = 0; member < threads; member++) {
       blas[member] = new Blas();
       scratch[member] = new Scratch();
-    }
-  }
-
-  /** Memory of one member of the team that grows to what was asked for last. */
-  private static final class Scratch implements AutoCloseable {
-    private ArenaPool pool = new ArenaPool();
-    private MemorySegment segment = MemorySegment.NULL;
-
-    MemorySegment floats(long count) {
-      if (segment.byteSize() < count * 4) {
-        pool.close();
-        pool = new ArenaPool();
-        segment = pool.allocate(DType.F32, count).segment();
-      }
-      return segment;
-    }
-
-    @Override
-    public void close() {
-      pool.close();
     }
   }
 
@@ -111,7 +94,7 @@ final class CpuDevice implements Device {
 
   @Override
   public PackedWeight pack(Pool pool, SparseSemiStructuredTensor weight) {
-    return PackedSparseWeight.pack(pool, weight, CpuKernels.best().sparse());
+    return PackedSparseWeight.pack(pool, weight, CpuKernels.best().tiles());
   }
 
   private interface TokenRange {
@@ -286,8 +269,7 @@ final class CpuDevice implements Device {
       case Weight.Masked(Parameter parameter) ->
           dense(x, parameter.value(), bias, epilogue, y, column);
       case Weight.Compressed compressed ->
-          TiledProduct.run(
-              team, (PackedSparseWeight) compressed.packed(), x, bias, epilogue, y, column);
+          sparse(x, (PackedSparseWeight) compressed.packed(), bias, epilogue, y, column);
       case Weight.Hybrid hybrid -> {
         long row = 0;
         for (Weight part : hybrid.parts()) {
@@ -296,6 +278,16 @@ final class CpuDevice implements Device {
           row += rows;
         }
       }
+    }
+  }
+
+  private void sparse(
+      Tensor x, PackedSparseWeight weight, Tensor bias, Epilogue epilogue, Tensor y, int column) {
+    if (x.extent(0) < PANEL_TOKENS) {
+      TiledProduct.run(team, weight, x, bias, epilogue, y, column);
+    } else {
+      PanelKernels kernels = CpuKernels.best().panels();
+      PanelLinear.run(team, scratch, kernels, weight, x, bias, epilogue, y, column);
     }
   }
 

@@ -3,11 +3,10 @@ package dev.halve.cpu;
 /**
  * The kernels that this machine runs.
  *
- * @param sparse for 2:4 weights
- * @param dense for dense weights
- * @param attention for the products of attention: narrower tiles, since a head is no wider
+ * @param tiles for 2:4 weights and a few tokens
+ * @param panels for many tokens
  */
-record CpuKernels(TileKernels sparse, TileKernels dense, TileKernels attention) {
+record CpuKernels(TileKernels tiles, PanelKernels panels) {
   /** Compiled at the first use, once a process. */
   static CpuKernels best() {
     return Best.KERNELS;
@@ -22,18 +21,12 @@ record CpuKernels(TileKernels sparse, TileKernels dense, TileKernels attention) 
     if (lanes < 4) {
       return new CpuKernels(
           TileKernels.compile(16, 8, tokens -> ScalarTiles.sparse(16, tokens)),
-          TileKernels.compile(16, 8, tokens -> ScalarTiles.dense(16, tokens)),
-          TileKernels.compile(16, 8, tokens -> ScalarTiles.dense(16, tokens)));
+          PanelKernels.scalar(4));
     }
-    // As many accumulators as leave registers for the operands: 32 with AVX-512, otherwise 16.
-    int sparseTokens = lanes == 16 ? 12 : 8;
-    int denseVectors = lanes == 16 ? 4 : 2;
-    int attentionTokens = lanes == 16 ? 8 : 6;
+    // As many sums as leave registers for the operands: 32 with AVX-512, otherwise 16.
+    int tokens = lanes == 16 ? 12 : 8;
     return new CpuKernels(
-        TileKernels.compile(lanes, sparseTokens, tokens -> KernelCompiler.sparse(lanes, tokens)),
-        TileKernels.compile(
-            denseVectors * lanes, 6, tokens -> KernelCompiler.dense(lanes, tokens, denseVectors)),
-        TileKernels.compile(
-            2 * lanes, attentionTokens, tokens -> KernelCompiler.dense(lanes, tokens, 2)));
+        TileKernels.compile(lanes, tokens, t -> KernelCompiler.sparse(lanes, t)),
+        PanelKernels.compile(lanes));
   }
 }

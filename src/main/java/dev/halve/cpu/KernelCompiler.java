@@ -25,13 +25,13 @@ import jdk.incubator.vector.VectorOperators;
 import jdk.incubator.vector.VectorSpecies;
 
 /**
- * Writes {@link TileKernel}s as bytecode of Vector API calls. The JIT keeps an accumulator in a
- * register only if it is a local variable of its own, so that each shape of tile needs a method
- * unrolled over its tokens: a few lines here, thousands as source. The code is what javac would
- * make of those.
+ * Writes kernels as bytecode of Vector API calls. The JIT keeps an accumulator in a register only
+ * if it is a local variable of its own, so that each shape of tile needs a method unrolled over its
+ * tokens: a few lines here, thousands as source. The code is what javac would make of those.
  *
- * <p>Sums run in lanes of weight rows: a vector holds the outputs of one token for {@code lanes}
- * neighbouring rows, and activations stay row-major on both sides.
+ * <p>Two families. For a few tokens, sums run in lanes of weight rows ({@link TileKernel}), and
+ * activations stay row-major on both sides. For many, they run in lanes of tokens ({@link
+ * SparsePanelKernel}, {@link DensePanelKernel}) over {@link Panels} of activations.
  */
 final class KernelCompiler {
   private static final ClassDesc FLOATS = FloatVector.class.describeConstable().orElseThrow();
@@ -45,7 +45,6 @@ final class KernelCompiler {
   private static final ClassDesc BINARY =
       VectorOperators.Binary.class.describeConstable().orElseThrow();
   private static final ClassDesc MEMORY = Memory.class.describeConstable().orElseThrow();
-  private static final ClassDesc KERNEL = TileKernel.class.describeConstable().orElseThrow();
   private static final MethodTypeDesc RUN =
       MethodTypeDesc.of(
           CD_void, CD_long, CD_long, CD_long, CD_long, CD_long, CD_long, CD_long, CD_int);
@@ -77,18 +76,47 @@ final class KernelCompiler {
    */
   static TileKernel sparse(int lanes, int tokens) {
     return define(
+        TileKernel.class,
         "SparseTile" + tokens + "x" + lanes,
+        RUN,
         code -> new KernelCompiler(code, lanes).emitSparse(tokens, partialSums(tokens)));
   }
 
   /**
-   * The product with a dense weight: {@code tokens} by {@code vectors * lanes} rows, a step being
-   * one input, whose weights for these rows lie side by side.
+   * The product with a 2:4 weight of one row block, tokens in lanes: {@code rows} at a time by a
+   * whole panel. For each nonzero, the panel's row of its input meets its value in all lanes.
+   *
+   * @param vectors of a panel; with {@code rows}, at most 16 sums: the first compiler's limit
    */
-  static TileKernel dense(int lanes, int tokens, int vectors) {
+  static SparsePanelKernel sparsePanel(int lanes, int vectors, int rows) {
     return define(
-        "DenseTile" + tokens + "x" + vectors + "x" + lanes,
-        code -> new KernelCompiler(code, lanes).emitDense(tokens, vectors));
+        SparsePanelKernel.class,
+        "SparsePanel" + rows + "x" + vectors + "x" + lanes,
+        MethodTypeDesc.of(CD_void, CD_long, CD_long, CD_long, CD_int),
+        code -> new KernelCompiler(code, lanes).emitSparsePanel(vectors, rows));
+  }
+
+  /**
+   * The product {@code c = a · b}, tokens in lanes of {@code b} and {@code c}.
+   *
+   * @param adds whether the product is added to what {@code c} holds
+   */
+  static DensePanelKernel densePanel(int lanes, int vectors, int rows, boolean adds) {
+    return define(
+        DensePanelKernel.class,
+        "DensePanel" + rows + "x" + vectors + "x" + lanes,
+        MethodTypeDesc.of(
+            CD_void, CD_long, CD_long, CD_long, CD_long, CD_long, CD_long, CD_long, CD_int),
+        code -> new KernelCompiler(code, lanes).emitDensePanel(vectors, rows, adds));
+  }
+
+  /** Turns {@code lanes} by {@code lanes} floats about the diagonal. */
+  static TransposeKernel transpose(int lanes) {
+    return define(
+        TransposeKernel.class,
+        "Transpose" + lanes,
+        MethodTypeDesc.of(CD_void, CD_long, CD_long, CD_long, CD_long),
+        code -> new KernelCompiler(code, lanes).emitTranspose());
   }
 
   /** Several sums per output where there are too few outputs to hide the latency of an addition. */
@@ -96,7 +124,8 @@ final class KernelCompiler {
     return tokens >= 8 ? 1 : tokens >= 4 ? 2 : 4;
   }
 
-  private static TileKernel define(String name, Consumer<CodeBuilder> body) {
+  private static <T> T define(
+      Class<T> kind, String name, MethodTypeDesc run, Consumer<CodeBuilder> body) {
     ClassDesc type = ClassDesc.of(KernelCompiler.class.getPackageName(), name);
     byte[] bytes =
         ClassFile.of()
@@ -105,7 +134,7 @@ final class KernelCompiler {
                 builder ->
                     builder
                         .withFlags(AccessFlag.FINAL, AccessFlag.SYNTHETIC)
-                        .withInterfaceSymbols(KERNEL)
+                        .withInterfaceSymbols(kind.describeConstable().orElseThrow())
                         .withMethodBody(
                             ConstantDescs.INIT_NAME,
                             ConstantDescs.MTD_void,
@@ -117,11 +146,11 @@ final class KernelCompiler {
                                         ConstantDescs.INIT_NAME,
                                         ConstantDescs.MTD_void)
                                     .return_())
-                        .withMethodBody("run", RUN, ClassFile.ACC_PUBLIC, body));
+                        .withMethodBody("run", run, ClassFile.ACC_PUBLIC, body));
     try {
       MethodHandles.Lookup lookup = MethodHandles.lookup().defineHiddenClass(bytes, true);
-      return (TileKernel)
-          lookup.findConstructor(lookup.lookupClass(), MethodType.methodType(void.class)).invoke();
+      return kind.cast(
+          lookup.findConstructor(lookup.lookupClass(), MethodType.methodType(void.class)).invoke());
     } catch (Throwable e) {
       throw new IllegalStateException("kernel " + name, e);
     }
@@ -132,8 +161,10 @@ final class KernelCompiler {
     int inputVectors = PackedSparseWeight.BLOCK / lanes;
     int[][] inputs = new int[tokens][inputVectors];
     int indices = reference();
-    loop(
+    count(
+        code.allocateLocal(TypeKind.INT),
         1,
+        () -> code.iload(STEPS),
         () -> {
           loadInts(() -> address(WEIGHT, 0));
           code.astore(indices);
@@ -158,11 +189,11 @@ final class KernelCompiler {
             for (int t = 0; t < tokens; t++) {
               int sum = accumulators[t][n % sums];
               code.aload(index).aload(inputs[t][vector]);
-              code.invokevirtual(INTS, "selectFrom", MethodTypeDesc.of(INTS, VECTOR));
-              code.invokevirtual(INTS, "reinterpretAsFloats", MethodTypeDesc.of(FLOATS));
+              selectFrom();
               multiplyAdd(values, sum);
             }
           }
+          code.lload(WEIGHT).lload(WEIGHT_PITCH).ladd().lstore(WEIGHT);
           advance(X, PackedSparseWeight.BLOCK * Float.BYTES);
         });
     for (int t = 0; t < tokens; t++) {
@@ -176,47 +207,244 @@ final class KernelCompiler {
     code.return_();
   }
 
-  private void emitDense(int tokens, int vectors) {
-    int[][] accumulators = new int[tokens][vectors];
-    for (int v = 0; v < vectors; v++) {
-      int offset = v * lanes * Float.BYTES;
-      loadFloats(() -> address(BIAS, offset));
-      for (int t = 0; t < tokens; t++) {
-        accumulators[t][v] = reference();
-        code.astore(accumulators[t][v]).aload(accumulators[t][v]);
-      }
-      code.pop();
+  private void emitSparsePanel(int vectors, int rows) {
+    final int weight = 1;
+    final int x = 3;
+    final int y = 5;
+    final int blocks = 7;
+    long pitch = vectorBytes() * vectors;
+    int row = code.allocateLocal(TypeKind.INT);
+    int block = code.allocateLocal(TypeKind.LONG);
+    int inputs = code.allocateLocal(TypeKind.LONG);
+    int values = code.allocateLocal(TypeKind.LONG);
+    int input = code.allocateLocal(TypeKind.LONG);
+    int value = reference();
+    int[] lane = new int[rows];
+    int[] indices = new int[rows];
+    for (int r = 0; r < rows; r++) {
+      lane[r] = reference();
+      indices[r] = code.allocateLocal(TypeKind.INT);
     }
-    loop(
-        1,
+    int[][] sums = new int[rows][vectors];
+    count(
+        row,
+        rows,
+        () -> code.loadConstant(PackedSparseWeight.BLOCK),
         () -> {
-          int[] weights = new int[vectors];
-          for (int v = 0; v < vectors; v++) {
-            int offset = v * lanes * Float.BYTES;
-            loadFloats(() -> address(WEIGHT, offset));
-            weights[v] = reference();
-            code.astore(weights[v]);
+          eachSum(sums, (r, v) -> loadSum(sums, r, v, y, () -> {}, r * pitch));
+          for (int r = 0; r < rows; r++) {
+            species(INTS);
+            code.iload(row).loadConstant(r).iadd().loadConstant(lanes - 1).iand();
+            code.invokestatic(INTS, "broadcast", MethodTypeDesc.of(INTS, SPECIES, CD_int));
+            code.astore(lane[r]);
           }
-          int input = reference();
-          for (int t = 0; t < tokens; t++) {
+          code.lload(weight).lstore(block).lload(x).lstore(inputs);
+          count(
+              code.allocateLocal(TypeKind.INT),
+              1,
+              () -> code.iload(blocks),
+              () -> {
+                for (int r = 0; r < rows; r++) {
+                  address(block, (long) r * Integer.BYTES);
+                  code.iload(row).loadConstant(Integer.BYTES).imul().i2l().ladd();
+                  code.invokestatic(MEMORY, "getInt", MethodTypeDesc.of(CD_int, CD_long));
+                  code.istore(indices[r]);
+                }
+                // The values of the rows' vector.
+                address(block, PackedSparseWeight.valueOffset(0, 0));
+                code.iload(row).loadConstant(-lanes).iand();
+                code.loadConstant(Float.BYTES).imul().i2l().ladd().lstore(values);
+                // One nonzero a pass: over several, the JIT's scheduler would put the additions
+                // to one sum together and wait for each.
+                count(
+                    code.allocateLocal(TypeKind.INT),
+                    1,
+                    () -> code.loadConstant(PackedSparseWeight.NONZEROS),
+                    () -> {
+                      for (int r = 0; r < rows; r++) {
+                        code.lload(inputs).iload(indices[r]).loadConstant(0xF).iand();
+                        code.loadConstant((int) pitch).imul().i2l().ladd().lstore(input);
+                        // A lane of a vector: a load of one float would check its bounds.
+                        code.aload(lane[r]);
+                        loadInts(() -> address(values, 0));
+                        selectFrom();
+                        code.astore(value);
+                        for (int v = 0; v < vectors; v++) {
+                          long offset = v * vectorBytes();
+                          loadFloats(() -> address(input, offset));
+                          multiplyAdd(value, sums[r][v]);
+                        }
+                        code.iload(indices[r]).loadConstant(PackedSparseWeight.INDEX_BITS).iushr();
+                        code.istore(indices[r]);
+                      }
+                      advance(values, PackedSparseWeight.BLOCK * Float.BYTES);
+                    });
+                advance(block, PackedSparseWeight.BLOCK_BYTES);
+                advance(inputs, PackedSparseWeight.BLOCK * pitch);
+              });
+          eachSum(sums, (r, v) -> storeSum(sums, r, v, y, () -> {}, r * pitch));
+          advance(y, rows * pitch);
+        });
+    code.return_();
+  }
+
+  private void emitDensePanel(int vectors, int rows, boolean adds) {
+    final int a = 1;
+    final int aRowPitch = 3;
+    final int aStep = 5;
+    final int b = 7;
+    final int bPitch = 9;
+    final int c = 11;
+    final int cPitch = 13;
+    final int steps = 15;
+    int[][] sums = new int[rows][vectors];
+    if (adds) {
+      eachSum(sums, (r, v) -> loadSum(sums, r, v, c, () -> addRows(cPitch, r), 0));
+    } else {
+      eachSum(
+          sums,
+          (r, v) -> {
             species(FLOATS);
-            tokenAddress(X, X_PITCH, t, 0);
+            code.invokestatic(FLOATS, "zero", MethodTypeDesc.of(FLOATS, SPECIES));
+            sums[r][v] = reference();
+            code.astore(sums[r][v]);
+          });
+    }
+    int[] inputs = new int[vectors];
+    for (int v = 0; v < vectors; v++) {
+      inputs[v] = reference();
+    }
+    int factor = reference();
+    count(
+        code.allocateLocal(TypeKind.INT),
+        1,
+        () -> code.iload(steps),
+        () -> {
+          for (int v = 0; v < vectors; v++) {
+            long offset = v * vectorBytes();
+            loadFloats(() -> address(b, offset));
+            code.astore(inputs[v]);
+          }
+          for (int r = 0; r < rows; r++) {
+            species(FLOATS);
+            address(a, 0);
+            addRows(aRowPitch, r);
             code.invokestatic(MEMORY, "getFloat", MethodTypeDesc.of(CD_float, CD_long));
             code.invokestatic(FLOATS, "broadcast", MethodTypeDesc.of(FLOATS, SPECIES, CD_float));
-            code.astore(input);
+            code.astore(factor);
             for (int v = 0; v < vectors; v++) {
-              code.aload(weights[v]);
-              multiplyAdd(input, accumulators[t][v]);
+              code.aload(inputs[v]);
+              multiplyAdd(factor, sums[r][v]);
             }
           }
-          advance(X, Float.BYTES);
+          code.lload(a).lload(aStep).ladd().lstore(a);
+          code.lload(b).lload(bPitch).ladd().lstore(b);
         });
-    for (int t = 0; t < tokens; t++) {
-      for (int v = 0; v < vectors; v++) {
-        storeFloats(accumulators[t][v], t, v * lanes * Float.BYTES);
+    eachSum(sums, (r, v) -> storeSum(sums, r, v, c, () -> addRows(cPitch, r), 0));
+    code.return_();
+  }
+
+  private void emitTranspose() {
+    final int from = 1;
+    final int fromPitch = 3;
+    final int to = 5;
+    final int toPitch = 7;
+    int low = reference();
+    int high = reference();
+    interleaving(low, 0);
+    interleaving(high, lanes / 2);
+    int[] vectors = new int[lanes];
+    int[] next = new int[lanes];
+    for (int i = 0; i < lanes; i++) {
+      int row = i;
+      loadInts(() -> {
+        address(from, 0);
+        addRows(fromPitch, row);
+      });
+      vectors[i] = reference();
+      next[i] = reference();
+      code.astore(vectors[i]);
+    }
+    // Interleaving each half's vectors with the other's, as often as the lanes double.
+    for (int round = 1; round < lanes; round *= 2) {
+      for (int i = 0; i < lanes / 2; i++) {
+        interleave(low, vectors[i], vectors[i + lanes / 2], next[2 * i]);
+        interleave(high, vectors[i], vectors[i + lanes / 2], next[2 * i + 1]);
       }
+      int[] done = next;
+      next = vectors;
+      vectors = done;
+    }
+    for (int i = 0; i < lanes; i++) {
+      code.aload(vectors[i]).getstatic(MEMORY, "ALL", SEGMENT);
+      address(to, 0);
+      addRows(toPitch, i);
+      code.getstatic(MEMORY, "ORDER", ORDER);
+      code.invokevirtual(
+          INTS, "intoMemorySegment", MethodTypeDesc.of(CD_void, SEGMENT, CD_long, ORDER));
     }
     code.return_();
+  }
+
+  /** Lane indices {@code first, lanes + first, first + 1, lanes + first + 1, ...}. */
+  private void interleaving(int local, int first) {
+    species(INTS);
+    code.loadConstant(lanes).newarray(TypeKind.INT);
+    for (int i = 0; i < lanes; i++) {
+      code.dup().loadConstant(i).loadConstant(first + i / 2 + i % 2 * lanes).iastore();
+    }
+    code.iconst_0();
+    code.invokestatic(
+        INTS,
+        "fromArray",
+        MethodTypeDesc.of(INTS, SPECIES, ConstantDescs.CD_int.arrayType(), CD_int));
+    code.astore(local);
+  }
+
+  private void interleave(int indices, int first, int second, int result) {
+    code.aload(indices).aload(first).aload(second);
+    code.invokevirtual(INTS, "selectFrom", MethodTypeDesc.of(INTS, VECTOR, VECTOR));
+    code.astore(result);
+  }
+
+  private interface Sum {
+    void emit(int row, int vector);
+  }
+
+  private static void eachSum(int[][] sums, Sum sum) {
+    for (int r = 0; r < sums.length; r++) {
+      for (int v = 0; v < sums[r].length; v++) {
+        sum.emit(r, v);
+      }
+    }
+  }
+
+  private void loadSum(int[][] sums, int row, int vector, int slot, Runnable add, long offset) {
+    loadFloats(() -> {
+      address(slot, offset + vector * vectorBytes());
+      add.run();
+    });
+    sums[row][vector] = reference();
+    code.astore(sums[row][vector]);
+  }
+
+  private void storeSum(int[][] sums, int row, int vector, int slot, Runnable add, long offset) {
+    code.aload(sums[row][vector]).getstatic(MEMORY, "ALL", SEGMENT);
+    address(slot, offset + vector * vectorBytes());
+    add.run();
+    code.getstatic(MEMORY, "ORDER", ORDER);
+    code.invokevirtual(
+        FLOATS, "intoMemorySegment", MethodTypeDesc.of(CD_void, SEGMENT, CD_long, ORDER));
+  }
+
+  private void addRows(int pitch, int rows) {
+    if (rows > 0) {
+      code.lload(pitch).loadConstant((long) rows).lmul().ladd();
+    }
+  }
+
+  private long vectorBytes() {
+    return lanes * (long) Float.BYTES;
   }
 
   /** The first sum of each token starts from the bias, the others from zero. */
@@ -242,16 +470,16 @@ final class KernelCompiler {
     return code.allocateLocal(TypeKind.REFERENCE);
   }
 
-  /** {@code for (; steps > 0; steps -= unroll) body}, the weight advanced after each pass. */
-  private void loop(int unroll, Runnable body) {
-    int i = code.allocateLocal(TypeKind.INT);
+  /** {@code for (int i = 0; i < limit; i += step) body}. */
+  private void count(int i, int step, Runnable limit, Runnable body) {
     code.iconst_0().istore(i);
     Label top = code.newBoundLabel();
     Label end = code.newLabel();
-    code.iload(i).iload(STEPS).if_icmpge(end);
+    code.iload(i);
+    limit.run();
+    code.if_icmpge(end);
     body.run();
-    code.lload(WEIGHT).lload(WEIGHT_PITCH).ladd().lstore(WEIGHT);
-    code.iinc(i, unroll).goto_(top);
+    code.iinc(i, step).goto_(top);
     code.labelBinding(end);
   }
 
@@ -308,6 +536,12 @@ final class KernelCompiler {
     code.aload(factor).aload(accumulator);
     code.invokevirtual(FLOATS, "fma", MethodTypeDesc.of(FLOATS, VECTOR, VECTOR));
     code.astore(accumulator);
+  }
+
+  /** The lanes of the ints on top of the stack that the ints below them name, as floats. */
+  private void selectFrom() {
+    code.invokevirtual(INTS, "selectFrom", MethodTypeDesc.of(INTS, VECTOR));
+    code.invokevirtual(INTS, "reinterpretAsFloats", MethodTypeDesc.of(FLOATS));
   }
 
   private void shiftRight(int ints, int bits) {

@@ -24,7 +24,7 @@ import java.lang.foreign.ValueLayout;
  * group {@code g}'s, so the two low bits of a nibble are the position within the group. Rows and
  * columns past the last ones are zeros at valid positions.
  */
-final class PackedSparseWeight implements PackedMatrix, PackedWeight {
+final class PackedSparseWeight implements PackedWeight {
   /** Rows and columns of a block. */
   static final int BLOCK = 16;
 
@@ -80,7 +80,7 @@ final class PackedSparseWeight implements PackedMatrix, PackedWeight {
     long metadataPitch = weight.metadata().extent(1);
     for (int row = 0; row < blocks(rows) * BLOCK; row++) {
       for (int columnBlock = 0; columnBlock < columnBlocks; columnBlock++) {
-        long at = block(row / BLOCK, columnBlock);
+        long at = offset(row / BLOCK, columnBlock);
         int indices = 0;
         for (int group = 0; group < BLOCK / 4; group++) {
           int column = columnBlock * BLOCK + group * 4;
@@ -101,7 +101,7 @@ final class PackedSparseWeight implements PackedMatrix, PackedWeight {
     }
   }
 
-  private long block(int rowBlock, int columnBlock) {
+  private long offset(int rowBlock, int columnBlock) {
     return ((long) rowBlock * columnBlocks + columnBlock) * BLOCK_BYTES;
   }
 
@@ -111,7 +111,7 @@ final class PackedSparseWeight implements PackedMatrix, PackedWeight {
     Tensor metadata = Tensor.allocate(arena, DType.U8, rows, (columns + 7) / 8);
     for (int row = 0; row < rows; row++) {
       for (int column = 0; column < columns; column += 4) {
-        long at = block(row / BLOCK, column / BLOCK);
+        long at = offset(row / BLOCK, column / BLOCK);
         int group = column % BLOCK / 4;
         int pair = segment.get(INT, at + row % BLOCK * (long) Integer.BYTES) >>> 8 * group;
         int nibble = (pair & 3) | (pair >> 4 & 3) << 2;
@@ -130,39 +130,46 @@ final class PackedSparseWeight implements PackedMatrix, PackedWeight {
     return new SparseSemiStructuredTensor(Shape.of(rows, columns), values, metadata);
   }
 
-  @Override
-  public int rows() {
+  /** Outputs. */
+  int rows() {
     return rows;
   }
 
-  @Override
-  public int columns() {
+  /** Inputs. */
+  int columns() {
     return columns;
   }
 
-  @Override
-  public int stripeRows() {
+  int rowBlocks() {
+    return blocks(rows);
+  }
+
+  int columnBlocks() {
+    return columnBlocks;
+  }
+
+  /** Address of a block. */
+  long block(int rowBlock, int columnBlock) {
+    return segment.address() + offset(rowBlock, columnBlock);
+  }
+
+  /** Rows of a tile of {@link #kernels}. */
+  int stripeRows() {
     return kernels.rows();
   }
 
-  @Override
-  public long stripe(int index) {
+  int stripes() {
+    return (rows + kernels.rows() - 1) / kernels.rows();
+  }
+
+  /** Address of the first step of a tile's rows. */
+  long stripe(int index) {
     int row = index * kernels.rows();
-    return segment.address() + block(row / BLOCK, 0) + row % BLOCK * (long) Float.BYTES;
+    return block(row / BLOCK, 0) + row % BLOCK * (long) Float.BYTES;
   }
 
-  @Override
-  public long stepPitch() {
-    return BLOCK_BYTES;
-  }
-
-  @Override
-  public int stepColumns() {
-    return BLOCK;
-  }
-
-  @Override
-  public TileKernels kernels() {
+  /** The kernels with weight rows in lanes. */
+  TileKernels kernels() {
     return kernels;
   }
 

@@ -28,21 +28,4 @@ final class ScalarTiles {
       }
     };
   }
-
-  /** {@code tokens} by {@code rows}, a step being one input. */
-  static TileKernel dense(int rows, int tokens) {
-    return (weight, weightPitch, x, xPitch, bias, y, yPitch, steps) -> {
-      for (int token = 0; token < tokens; token++) {
-        for (int row = 0; row < rows; row++) {
-          long at = row * (long) Float.BYTES;
-          float sum = Memory.getFloat(bias + at);
-          for (int step = 0; step < steps; step++) {
-            float input = Memory.getFloat(x + token * xPitch + step * (long) Float.BYTES);
-            sum = Math.fma(input, Memory.getFloat(weight + step * weightPitch + at), sum);
-          }
-          Memory.setFloat(y + token * yPitch + at, sum);
-        }
-      }
-    };
-  }
 }

@@ -13,11 +13,14 @@ import java.util.concurrent.locks.ReentrantLock;
  * put aside delays nobody. Handing over takes a few hundred nanoseconds while the members are awake
  * and allocates nothing.
  *
- * <p>Members wait for the next task by spinning for {@link #SPIN_NANOS}, then park: long enough to
- * bridge the gaps inside a forward pass, short enough not to take a core from anybody else.
+ * <p>Members wait for the next task by spinning for {@link #SPIN_NANOS}, go on for {@link
+ * #YIELD_NANOS} letting others have the core, then park. Inside a forward pass nobody parks: a
+ * thread that is woken often lands on its waker's own core, and the two then share it.
  */
 final class ThreadTeam implements AutoCloseable {
-  private static final long SPIN_NANOS = 50_000;
+  private static final long SPIN_NANOS = 20_000;
+
+  private static final long YIELD_NANOS = 2_000_000;
 
   /** Scratch memory of each member: what a kernel needs at the edges of a tile. */
   static final long SCRATCH_BYTES = 16 << 10;
@@ -186,7 +189,7 @@ final class ThreadTeam implements AutoCloseable {
   private void awaitFinish() {
     long start = System.nanoTime();
     while (unfinished.get() != 0) {
-      if (spunFor(start)) {
+      if (waitedSince(start)) {
         waitingCaller = Thread.currentThread();
         while (unfinished.get() != 0) {
           LockSupport.park(this);
@@ -196,10 +199,15 @@ final class ThreadTeam implements AutoCloseable {
     }
   }
 
-  /** Spins a little; true once the time for spinning is over. */
-  private static boolean spunFor(long start) {
-    Thread.onSpinWait();
-    return System.nanoTime() - start > SPIN_NANOS;
+  /** Waits a little; true once it is time to park. */
+  private static boolean waitedSince(long start) {
+    long waited = System.nanoTime() - start;
+    if (waited < SPIN_NANOS) {
+      Thread.onSpinWait();
+    } else {
+      Thread.yield();
+    }
+    return waited > YIELD_NANOS;
   }
 
   private static void rethrow(Throwable failure) {
@@ -231,7 +239,7 @@ final class ThreadTeam implements AutoCloseable {
         if ((int) unclaimed.get() != 0) {
           work(member);
           idleSince = System.nanoTime();
-        } else if (spunFor(idleSince)) {
+        } else if (waitedSince(idleSince)) {
           parked = true;
           // The caller publishes parts before it looks at `parked`, so one of the two sees the
           // other.

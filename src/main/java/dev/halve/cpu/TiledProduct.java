@@ -29,7 +29,7 @@ final class TiledProduct {
    */
   static void run(
       ThreadTeam team,
-      PackedMatrix weight,
+      PackedSparseWeight weight,
       Tensor x,
       Tensor bias,
       Epilogue epilogue,
@@ -72,7 +72,7 @@ final class TiledProduct {
    * @param scratch address of {@link ThreadTeam#SCRATCH_BYTES}
    */
   static void run(
-      PackedMatrix weight,
+      PackedSparseWeight weight,
       int firstStripe,
       int lastStripe,
       long x,
@@ -85,8 +85,8 @@ final class TiledProduct {
       long scratch) {
     TileKernels kernels = weight.kernels();
     int stripeRows = weight.stripeRows();
-    int steps = weight.columns() / weight.stepColumns();
-    boolean ragged = weight.columns() % weight.stepColumns() != 0;
+    int steps = weight.columns() / PackedSparseWeight.BLOCK;
+    boolean ragged = weight.columns() % PackedSparseWeight.BLOCK != 0;
     int wholeStripes = ragged ? 0 : weight.rows() / stripeRows;
     int group = groupStripes(weight);
     for (int from = firstStripe; from < lastStripe; from += group) {
@@ -101,7 +101,7 @@ final class TiledProduct {
           if (stripe < wholeStripes) {
             kernel.run(
                 weight.stripe(stripe),
-                weight.stepPitch(),
+                PackedSparseWeight.BLOCK_BYTES,
                 tileX,
                 xPitch,
                 bias + column,
@@ -121,14 +121,14 @@ final class TiledProduct {
     }
   }
 
-  private static int groupStripes(PackedMatrix weight) {
+  private static int groupStripes(PackedSparseWeight weight) {
     long stripeBytes = weight.bytes() / weight.stripes();
     return (int) Math.max(1, GROUP_BYTES / stripeBytes);
   }
 
   /** A tile at the last rows, or of a weight whose columns do not fill its last step. */
   private static void edge(
-      PackedMatrix weight,
+      PackedSparseWeight weight,
       int stripe,
       int chosen,
       long x,
@@ -145,13 +145,21 @@ final class TiledProduct {
     long edgeBias = scratch;
     long sums = edgeBias + pitch;
     Memory.copy(bias + firstRow * (long) Float.BYTES, edgeBias, rowBytes);
-    int steps = weight.columns() / weight.stepColumns();
-    kernel.run(weight.stripe(stripe), weight.stepPitch(), x, xPitch, edgeBias, sums, pitch, steps);
-    int left = weight.columns() % weight.stepColumns();
+    int steps = weight.columns() / PackedSparseWeight.BLOCK;
+    kernel.run(
+        weight.stripe(stripe),
+        PackedSparseWeight.BLOCK_BYTES,
+        x,
+        xPitch,
+        edgeBias,
+        sums,
+        pitch,
+        steps);
+    int left = weight.columns() % PackedSparseWeight.BLOCK;
     if (left > 0) {
       long more = sums + tokens * pitch;
       long inputs = more + tokens * pitch;
-      long stepBytes = weight.stepColumns() * (long) Float.BYTES;
+      long stepBytes = PackedSparseWeight.BLOCK * (long) Float.BYTES;
       Memory.zero(inputs, tokens * stepBytes);
       for (int token = 0; token < tokens; token++) {
         Memory.copy(
@@ -160,8 +168,9 @@ final class TiledProduct {
             left * (long) Float.BYTES);
       }
       Memory.zero(edgeBias, pitch);
-      long lastStep = weight.stripe(stripe) + steps * weight.stepPitch();
-      kernel.run(lastStep, weight.stepPitch(), inputs, stepBytes, edgeBias, more, pitch, 1);
+      long lastStep = weight.stripe(stripe) + steps * PackedSparseWeight.BLOCK_BYTES;
+      kernel.run(
+          lastStep, PackedSparseWeight.BLOCK_BYTES, inputs, stepBytes, edgeBias, more, pitch, 1);
       for (long at = 0; at < tokens * pitch; at += Float.BYTES) {
         Memory.setFloat(sums + at, Memory.getFloat(sums + at) + Memory.getFloat(more + at));
       }

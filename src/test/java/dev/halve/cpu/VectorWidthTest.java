@@ -22,7 +22,7 @@ class VectorWidthTest {
     command.add("--enable-native-access=ALL-UNNAMED");
     command.add(limit);
     command.addAll(List.of("-cp", System.getProperty("java.class.path")));
-    command.add(TiledProductTest.class.getName());
+    command.add(SparseProductTest.class.getName());
     Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
     String output =
         new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8).strip();

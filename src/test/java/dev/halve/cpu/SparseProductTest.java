@@ -9,20 +9,20 @@ import dev.halve.engine.Epilogue;
 import dev.halve.engine.Pool;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
-import java.util.function.IntFunction;
 import org.junit.jupiter.api.AfterEach;
-import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /**
  * Every kernel against sums in double precision. {@link VectorWidthTest} runs the same in JVMs that
  * are limited to shorter vectors: side by side in one JVM, the widths would spoil each other's type
  * profiles, and kernels that are fast alone would box their vectors.
  */
-class TiledProductTest {
+class SparseProductTest {
   private static final int[] TOKENS = {1, 2, 3, 5, 8, 13, 23, 31};
   private static final int[] ROWS = {1, 16, 17, 64, 71};
   private static final int[] COLUMNS = {4, 16, 20, 36, 96};
@@ -37,8 +37,8 @@ class TiledProductTest {
     arena.close();
   }
 
-  /** Kernels under a name for the test report. */
-  private record Named(String name, boolean sparse, TileKernels kernels) {
+  /** Kernels under a name for the test report: tiles, or panels where those are given. */
+  private record Named(String name, TileKernels tiles, PanelKernels panels) {
     @Override
     public String toString() {
       return name;
@@ -47,27 +47,19 @@ class TiledProductTest {
 
   static List<Named> kernels() {
     List<Named> all = new ArrayList<>();
-    add(all, "scalar sparse", true, 16, t -> ScalarTiles.sparse(16, t));
-    add(all, "scalar dense", false, 8, t -> ScalarTiles.dense(8, t));
+    TileKernels scalar = TileKernels.compile(16, 12, t -> ScalarTiles.sparse(16, t));
+    all.add(new Named("scalar tiles", scalar, null));
+    all.add(new Named("scalar panels", scalar, PanelKernels.scalar(8)));
     int lanes = VectorMath.LANES;
     if (lanes >= 4) {
-      add(all, "sparse x" + lanes, true, lanes, t -> KernelCompiler.sparse(lanes, t));
-      for (int vectors : new int[] {1, 2, 4}) {
-        String name = "dense " + vectors + "x" + lanes;
-        int rows = vectors * lanes;
-        add(all, name, false, rows, t -> KernelCompiler.dense(lanes, t, vectors));
-      }
+      TileKernels tiles = TileKernels.compile(lanes, 12, t -> KernelCompiler.sparse(lanes, t));
+      all.add(new Named("tiles x" + lanes, tiles, null));
+      all.add(new Named("panels x" + lanes, tiles, PanelKernels.compile(lanes)));
     }
     CpuKernels best = CpuKernels.best();
-    all.add(new Named("this machine's sparse", true, best.sparse()));
-    all.add(new Named("this machine's dense", false, best.dense()));
-    all.add(new Named("this machine's attention", false, best.attention()));
+    all.add(new Named("this machine's tiles", best.tiles(), null));
+    all.add(new Named("this machine's panels", best.tiles(), best.panels()));
     return all;
-  }
-
-  private static void add(
-      List<Named> all, String name, boolean sparse, int rows, IntFunction<TileKernel> compiler) {
-    all.add(new Named(name, sparse, TileKernels.compile(rows, 12, compiler)));
   }
 
   @ParameterizedTest
@@ -76,14 +68,12 @@ class TiledProductTest {
     for (int rows : ROWS) {
       for (int columns : COLUMNS) {
         Tensor weight = random(rows, columns);
-        if (named.sparse) {
-          prune(weight);
-        }
-        PackedMatrix packed = pack(named, weight);
+        prune(weight);
+        PackedSparseWeight packed = pack(named, weight);
         for (int tokens : TOKENS) {
-          check(packed, weight, tokens, Epilogue.NONE);
+          check(named, packed, weight, tokens, Epilogue.NONE);
         }
-        check(packed, weight, 7, Epilogue.GELU);
+        check(named, packed, weight, 7, Epilogue.GELU);
       }
     }
   }
@@ -92,28 +82,27 @@ class TiledProductTest {
   @MethodSource("kernels")
   void longSumsAndManyTokensStayAccurate(Named named) {
     Tensor weight = random(48, 768);
-    if (named.sparse) {
-      prune(weight);
-    }
-    check(pack(named, weight), weight, 200, Epilogue.NONE);
+    prune(weight);
+    check(named, pack(named, weight), weight, 400, Epilogue.NONE);
   }
 
-  @Test
-  void aTeamGivesTheSameBitsAsOneThread() {
+  @ParameterizedTest
+  @ValueSource(booleans = {false, true})
+  void aTeamGivesTheSameBitsAsOneThread(boolean panels) {
     Tensor weight = random(80, 64);
     prune(weight);
-    PackedMatrix packed =
+    CpuKernels best = CpuKernels.best();
+    PackedSparseWeight packed =
         PackedSparseWeight.pack(
-            pool, SparseSemiStructuredTensor.compress(arena, weight), CpuKernels.best().sparse());
+            pool, SparseSemiStructuredTensor.compress(arena, weight), best.tiles());
     Tensor bias = random(80);
     for (int tokens : new int[] {1, 7, 100, 389}) {
       Tensor x = random(tokens, 64);
       List<float[]> results = new ArrayList<>();
       for (int threads = 1; threads <= 3; threads++) {
         Tensor y = Tensor.allocate(arena, DType.F32, tokens, 80);
-        try (ThreadTeam team = new ThreadTeam(threads)) {
-          TiledProduct.run(team, packed, x, bias, Epilogue.GELU, y, 0);
-        }
+        PanelKernels kernels = panels ? best.panels() : null;
+        run(threads, kernels, packed, x, bias, Epilogue.GELU, y, 0);
         results.add(y.toFloatArray());
       }
       assertThat(results.get(1)).isEqualTo(results.get(0));
@@ -124,7 +113,7 @@ class TiledProductTest {
   /** The same without a test framework, for a JVM of another vector width; prints that width. */
   public static void main(String[] arguments) {
     for (Named named : kernels()) {
-      TiledProductTest test = new TiledProductTest();
+      SparseProductTest test = new SparseProductTest();
       test.aProductIsTheSumOfProductsAtOddShapes(named);
       test.longSumsAndManyTokensStayAccurate(named);
       test.close();
@@ -132,15 +121,14 @@ class TiledProductTest {
     System.out.println(VectorMath.LANES);
   }
 
-  private PackedMatrix pack(Named named, Tensor weight) {
-    return named.sparse
-        ? PackedSparseWeight.pack(
-            pool, SparseSemiStructuredTensor.compress(arena, weight), named.kernels)
-        : PackedDenseWeight.pack(pool, weight, named.kernels);
+  private PackedSparseWeight pack(Named named, Tensor weight) {
+    return PackedSparseWeight.pack(
+        pool, SparseSemiStructuredTensor.compress(arena, weight), named.tiles);
   }
 
   /** Into a poisoned output with a margin on either side, relative to the sum of magnitudes. */
-  private void check(PackedMatrix packed, Tensor weight, int tokens, Epilogue epilogue) {
+  private void check(
+      Named named, PackedSparseWeight packed, Tensor weight, int tokens, Epilogue epilogue) {
     int rows = packed.rows();
     int columns = packed.columns();
     int width = rows + 5;
@@ -150,9 +138,7 @@ class TiledProductTest {
     for (long i = 0; i < y.elements(); i++) {
       y.setFloat(i, Float.NaN);
     }
-    try (ThreadTeam team = new ThreadTeam(1)) {
-      TiledProduct.run(team, packed, x, bias, epilogue, y, 2);
-    }
+    run(1, named.panels, packed, x, bias, epilogue, y, 2);
     for (int token = 0; token < tokens; token++) {
       for (int column = 0; column < width; column++) {
         float found = y.getFloat((long) token * width + column);
@@ -172,6 +158,29 @@ class TiledProductTest {
         double expected = epilogue == Epilogue.GELU ? gelu(sum) : sum;
         assertThat(Math.abs(found - expected)).isLessThan(2e-6 * (1 + magnitude));
       }
+    }
+  }
+
+  private static void run(
+      int threads,
+      PanelKernels panels,
+      PackedSparseWeight weight,
+      Tensor x,
+      Tensor bias,
+      Epilogue epilogue,
+      Tensor y,
+      int column) {
+    Scratch[] scratch = new Scratch[threads];
+    Arrays.setAll(scratch, i -> new Scratch());
+    try (ThreadTeam team = new ThreadTeam(threads)) {
+      if (panels == null) {
+        TiledProduct.run(team, weight, x, bias, epilogue, y, column);
+      } else {
+        PanelLinear.run(team, scratch, panels, weight, x, bias, epilogue, y, column);
+      }
+    }
+    for (Scratch each : scratch) {
+      each.close();
     }
   }
 

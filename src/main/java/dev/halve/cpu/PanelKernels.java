@@ -1,0 +1,67 @@
+package dev.halve.cpu;
+
+import java.util.function.IntFunction;
+
+/**
+ * The kernels over {@link Panels}. Arrays are by the width's binary logarithm.
+ *
+ * @param lanes tokens of a vector
+ * @param sparse products with a 2:4 weight, for panels of 1, 2, 4 and 8 vectors
+ * @param adding dense products that add to what is there, for tiles of 1, 2 and 4 vectors
+ * @param fresh dense products, for tiles of 1 and 2 vectors
+ */
+record PanelKernels(
+    int lanes,
+    SparsePanelKernel[] sparse,
+    DenseTiles[] adding,
+    DenseTiles[] fresh,
+    TransposeKernel transpose) {
+  private static final int MOST_ROWS = 8;
+
+  static PanelKernels compile(int lanes) {
+    // With AVX-512 there are 32 registers, otherwise 16.
+    int sums = lanes >= 16 ? 16 : 8;
+    return new PanelKernels(
+        lanes,
+        byWidth(
+            Panels.MOST_VECTORS,
+            SparsePanelKernel[]::new,
+            v -> KernelCompiler.sparsePanel(lanes, v, Math.min(4, sums / v))),
+        byWidth(4, DenseTiles[]::new, v -> dense(lanes, v, sums, true)),
+        byWidth(2, DenseTiles[]::new, v -> dense(lanes, v, sums, false)),
+        KernelCompiler.transpose(lanes));
+  }
+
+  private static DenseTiles dense(int lanes, int vectors, int sums, boolean adds) {
+    return DenseTiles.compile(
+        Math.min(MOST_ROWS, sums / vectors),
+        rows -> KernelCompiler.densePanel(lanes, vectors, rows, adds));
+  }
+
+  /** Plain loops, for JVMs without vectors of at least four floats. */
+  static PanelKernels scalar(int lanes) {
+    return new PanelKernels(
+        lanes,
+        byWidth(Panels.MOST_VECTORS, SparsePanelKernel[]::new, v -> ScalarPanels.sparse(v * lanes)),
+        byWidth(4, DenseTiles[]::new, v -> scalar(v * lanes, true)),
+        byWidth(2, DenseTiles[]::new, v -> scalar(v * lanes, false)),
+        ScalarPanels.transpose(lanes));
+  }
+
+  private static DenseTiles scalar(int tokens, boolean adds) {
+    return DenseTiles.compile(MOST_ROWS, rows -> ScalarPanels.dense(tokens, rows, adds));
+  }
+
+  private static <T> T[] byWidth(int most, IntFunction<T[]> array, IntFunction<T> compiler) {
+    T[] all = array.apply(logarithm(most) + 1);
+    for (int i = 0; i < all.length; i++) {
+      all[i] = compiler.apply(1 << i);
+    }
+    return all;
+  }
+
+  /** Where a width's kernels stand. */
+  static int logarithm(int vectors) {
+    return Integer.numberOfTrailingZeros(vectors);
+  }
+}

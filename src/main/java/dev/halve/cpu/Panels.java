@@ -1,0 +1,90 @@
+package dev.halve.cpu;
+
+/**
+ * How the tokens of a batch are cut into panels: {@code [features, tokens]}, tokens in lanes, the
+ * panels one after another. A panel is 8, 4, 2 or 1 vectors of tokens wide; the last vector of all
+ * may be partly empty. One thread takes a panel at a time, so the cut gives the members of a team
+ * equal shares.
+ */
+final class Panels {
+  /** Vectors of the widest panel: with two rows of a weight, as many sums as registers allow. */
+  static final int MOST_VECTORS = 8;
+
+  private final int lanes;
+  private final int members;
+  private final int[] firstVector;
+  private final int[] panelOfVector;
+  private int tokens;
+  private int count;
+
+  Panels(int lanes, int maxTokens, int members) {
+    this.lanes = lanes;
+    this.members = members;
+    int vectors = vectorsOf(maxTokens);
+    firstVector = new int[vectors + 1];
+    panelOfVector = new int[vectors];
+  }
+
+  private int vectorsOf(int tokens) {
+    return (tokens + lanes - 1) / lanes;
+  }
+
+  /** Cuts so many tokens anew; widest panels first, since members claim them in order. */
+  void cut(int tokens) {
+    this.tokens = tokens;
+    int vectors = vectorsOf(tokens);
+    int shared = vectors / (MOST_VECTORS * members) * members;
+    int rest = vectors - shared * MOST_VECTORS;
+    count = 0;
+    for (int i = 0; i < shared; i++) {
+      add(MOST_VECTORS);
+    }
+    for (int width = MOST_VECTORS; width > 0; width /= 2) {
+      for (int member = 0; member < members; member++) {
+        if (((rest + member) / members & width) != 0) {
+          add(width);
+        }
+      }
+    }
+  }
+
+  private void add(int width) {
+    int first = firstVector[count];
+    for (int vector = first; vector < first + width; vector++) {
+      panelOfVector[vector] = count;
+    }
+    firstVector[++count] = first + width;
+  }
+
+  int count() {
+    return count;
+  }
+
+  /** Width of a panel in vectors. */
+  int vectors(int panel) {
+    return firstVector[panel + 1] - firstVector[panel];
+  }
+
+  int firstToken(int panel) {
+    return firstVector[panel] * lanes;
+  }
+
+  /** Tokens of a panel, less than its width in the last one. */
+  int tokens(int panel) {
+    return Math.min(tokens, firstToken(panel + 1)) - firstToken(panel);
+  }
+
+  int panelOf(int token) {
+    return panelOfVector[token / lanes];
+  }
+
+  /** Bytes from one feature of a panel to the next. */
+  long pitch(int panel) {
+    return (long) vectors(panel) * lanes * Float.BYTES;
+  }
+
+  /** Bytes from the first panel's beginning to this one's, of so many features. */
+  long offset(int panel, int features) {
+    return (long) firstToken(panel) * features * Float.BYTES;
+  }
+}

@@ -1,0 +1,64 @@
+package dev.halve.cpu;
+
+/**
+ * The panel kernels that {@link KernelCompiler} writes as plain loops: what they are tested
+ * against, and what runs where the JVM has no vectors of at least four floats.
+ */
+final class ScalarPanels {
+  private ScalarPanels() {}
+
+  /** For panels of so many tokens. */
+  static SparsePanelKernel sparse(int tokens) {
+    long pitch = tokens * (long) Float.BYTES;
+    return (weight, x, y, blocks) -> {
+      for (int row = 0; row < PackedSparseWeight.BLOCK; row++) {
+        for (int step = 0; step < blocks; step++) {
+          long block = weight + step * PackedSparseWeight.BLOCK_BYTES;
+          long inputs = x + step * PackedSparseWeight.BLOCK * pitch;
+          int indices = Memory.getInt(block + row * (long) Integer.BYTES);
+          for (int n = 0; n < PackedSparseWeight.NONZEROS; n++) {
+            int column = indices >>> PackedSparseWeight.INDEX_BITS * n & 0xF;
+            float value = Memory.getFloat(block + PackedSparseWeight.valueOffset(n, row));
+            add(value, inputs + column * pitch, y + row * pitch, tokens);
+          }
+        }
+      }
+    };
+  }
+
+  /** For tiles of so many tokens and rows. */
+  static DensePanelKernel dense(int tokens, int rows, boolean adds) {
+    return (a, aRowPitch, aStep, b, bPitch, c, cPitch, steps) -> {
+      for (int row = 0; row < rows; row++) {
+        long to = c + row * cPitch;
+        if (!adds) {
+          Memory.zero(to, tokens * (long) Float.BYTES);
+        }
+        for (int step = 0; step < steps; step++) {
+          float value = Memory.getFloat(a + row * aRowPitch + step * aStep);
+          add(value, b + step * bPitch, to, tokens);
+        }
+      }
+    };
+  }
+
+  private static void add(float factor, long from, long to, int count) {
+    for (int i = 0; i < count; i++) {
+      long at = i * (long) Float.BYTES;
+      Memory.setFloat(
+          to + at, Math.fma(factor, Memory.getFloat(from + at), Memory.getFloat(to + at)));
+    }
+  }
+
+  static TransposeKernel transpose(int lanes) {
+    return (from, fromPitch, to, toPitch) -> {
+      for (int row = 0; row < lanes; row++) {
+        for (int column = 0; column < lanes; column++) {
+          Memory.setFloat(
+              to + column * toPitch + row * (long) Float.BYTES,
+              Memory.getFloat(from + row * fromPitch + column * (long) Float.BYTES));
+        }
+      }
+    };
+  }
+}
