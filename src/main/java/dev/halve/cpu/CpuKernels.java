@@ -21,7 +21,7 @@ record CpuKernels(TileKernels tiles, PanelKernels panels) {
     if (lanes < 4) {
       return new CpuKernels(
           TileKernels.compile(16, 8, tokens -> ScalarTiles.sparse(16, tokens)),
-          PanelKernels.scalar(4));
+          PanelKernels.scalar());
     }
     // As many sums as leave registers for the operands: 32 with AVX-512, otherwise 16.
     int tokens = lanes == 16 ? 12 : 8;

@@ -39,7 +39,8 @@ record PanelKernels(
   }
 
   /** Plain loops, for JVMs without vectors of at least four floats. */
-  static PanelKernels scalar(int lanes) {
+  static PanelKernels scalar() {
+    int lanes = Math.max(4, VectorMath.LANES);
     return new PanelKernels(
         lanes,
         byWidth(Panels.MOST_VECTORS, SparsePanelKernel[]::new, v -> ScalarPanels.sparse(v * lanes)),

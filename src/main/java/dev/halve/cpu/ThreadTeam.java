@@ -37,6 +37,8 @@ final class ThreadTeam implements AutoCloseable {
   private final AtomicInteger unfinished = new AtomicInteger();
   private final ReentrantLock oneTaskAtATime = new ReentrantLock();
   private final Worker[] workers;
+  private final int[] threads;
+  private final Cores cores;
   private final Arena arena = Arena.ofShared();
   private final long[] scratch;
 
@@ -57,6 +59,8 @@ final class ThreadTeam implements AutoCloseable {
     for (int member = 0; member < size; member++) {
       scratch[member] = arena.allocate(SCRATCH_BYTES, Tensor.ALIGNMENT).address();
     }
+    cores = new Cores(size);
+    threads = new int[size - 1];
     workers = new Worker[size - 1];
     for (int i = 0; i < workers.length; i++) {
       workers[i] = new Worker(i + 1);
@@ -125,6 +129,7 @@ final class ThreadTeam implements AutoCloseable {
       }
     }
     arena.close();
+    cores.close();
     if (interrupted) {
       Thread.currentThread().interrupt();
     }
@@ -137,6 +142,7 @@ final class ThreadTeam implements AutoCloseable {
   }
 
   private void runShared(int parts, Task task) {
+    cores.leave(threads);
     this.task = task;
     this.parts = parts;
     failure = null;
@@ -234,6 +240,7 @@ final class ThreadTeam implements AutoCloseable {
 
     @Override
     public void run() {
+      threads[member - 1] = cores.thread();
       long idleSince = System.nanoTime();
       while (!closed) {
         if ((int) unclaimed.get() != 0) {

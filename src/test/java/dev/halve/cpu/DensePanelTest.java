@@ -15,7 +15,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 /** Dense products over panels against sums in double precision, and the turning of squares. */
 class DensePanelTest {
   static List<PanelKernels> kernels() {
-    List<PanelKernels> all = new ArrayList<>(List.of(PanelKernels.scalar(4)));
+    List<PanelKernels> all = new ArrayList<>(List.of(PanelKernels.scalar()));
     if (VectorMath.LANES >= 4) {
       all.add(PanelKernels.compile(VectorMath.LANES));
     }

@@ -49,7 +49,7 @@ class SparseProductTest {
     List<Named> all = new ArrayList<>();
     TileKernels scalar = TileKernels.compile(16, 12, t -> ScalarTiles.sparse(16, t));
     all.add(new Named("scalar tiles", scalar, null));
-    all.add(new Named("scalar panels", scalar, PanelKernels.scalar(8)));
+    all.add(new Named("scalar panels", scalar, PanelKernels.scalar()));
     int lanes = VectorMath.LANES;
     if (lanes >= 4) {
       TileKernels tiles = TileKernels.compile(lanes, 12, t -> KernelCompiler.sparse(lanes, t));
