@@ -96,18 +96,14 @@ final class KernelCompiler {
         code -> new KernelCompiler(code, lanes).emitSparsePanel(vectors, rows));
   }
 
-  /**
-   * The product {@code c = a · b}, tokens in lanes of {@code b} and {@code c}.
-   *
-   * @param adds whether the product is added to what {@code c} holds
-   */
-  static DensePanelKernel densePanel(int lanes, int vectors, int rows, boolean adds) {
+  /** The product {@code c = a · b}, tokens in lanes of {@code b} and {@code c}. */
+  static DensePanelKernel densePanel(int lanes, int vectors, int rows) {
     return define(
         DensePanelKernel.class,
         "DensePanel" + rows + "x" + vectors + "x" + lanes,
         MethodTypeDesc.of(
             CD_void, CD_long, CD_long, CD_long, CD_long, CD_long, CD_long, CD_long, CD_int),
-        code -> new KernelCompiler(code, lanes).emitDensePanel(vectors, rows, adds));
+        code -> new KernelCompiler(code, lanes).emitDensePanel(vectors, rows));
   }
 
   /** Turns {@code lanes} by {@code lanes} floats about the diagonal. */
@@ -231,7 +227,7 @@ final class KernelCompiler {
         rows,
         () -> code.loadConstant(PackedSparseWeight.BLOCK),
         () -> {
-          eachSum(sums, (r, v) -> loadSum(sums, r, v, y, () -> {}, r * pitch));
+          eachSum(sums, (r, v) -> loadSum(sums, r, v, y, r * pitch));
           for (int r = 0; r < rows; r++) {
             species(INTS);
             code.iload(row).loadConstant(r).iadd().loadConstant(lanes - 1).iand();
@@ -288,7 +284,7 @@ final class KernelCompiler {
     code.return_();
   }
 
-  private void emitDensePanel(int vectors, int rows, boolean adds) {
+  private void emitDensePanel(int vectors, int rows) {
     final int a = 1;
     final int aRowPitch = 3;
     final int aStep = 5;
@@ -298,18 +294,14 @@ final class KernelCompiler {
     final int cPitch = 13;
     final int steps = 15;
     int[][] sums = new int[rows][vectors];
-    if (adds) {
-      eachSum(sums, (r, v) -> loadSum(sums, r, v, c, () -> addRows(cPitch, r), 0));
-    } else {
-      eachSum(
-          sums,
-          (r, v) -> {
-            species(FLOATS);
-            code.invokestatic(FLOATS, "zero", MethodTypeDesc.of(FLOATS, SPECIES));
-            sums[r][v] = reference();
-            code.astore(sums[r][v]);
-          });
-    }
+    eachSum(
+        sums,
+        (r, v) -> {
+          species(FLOATS);
+          code.invokestatic(FLOATS, "zero", MethodTypeDesc.of(FLOATS, SPECIES));
+          sums[r][v] = reference();
+          code.astore(sums[r][v]);
+        });
     int[] inputs = new int[vectors];
     for (int v = 0; v < vectors; v++) {
       inputs[v] = reference();
@@ -419,11 +411,8 @@ final class KernelCompiler {
     }
   }
 
-  private void loadSum(int[][] sums, int row, int vector, int slot, Runnable add, long offset) {
-    loadFloats(() -> {
-      address(slot, offset + vector * vectorBytes());
-      add.run();
-    });
+  private void loadSum(int[][] sums, int row, int vector, int slot, long offset) {
+    loadFloats(() -> address(slot, offset + vector * vectorBytes()));
     sums[row][vector] = reference();
     code.astore(sums[row][vector]);
   }

@@ -81,7 +81,7 @@ final class PanelAttention {
     int vectors = (count + lanes - 1) / lanes;
     for (int vector = 0; vector < vectors; vector += STRIPE) {
       int width = Math.min(STRIPE, vectors - vector);
-      DenseTiles tiles = kernels.fresh()[PanelKernels.logarithm(width)];
+      DenseTiles tiles = kernels.dense()[PanelKernels.logarithm(width)];
       long stripe = queries + (long) vector * lanes * Float.BYTES;
       long stripeBytes = (long) width * lanes * Float.BYTES;
       tiles.run(count, keys, Float.BYTES, pitch, stripe, pitch, scores, stripeBytes, headSize);

@@ -7,15 +7,13 @@ import java.util.function.IntFunction;
  *
  * @param lanes tokens of a vector
  * @param sparse products with a 2:4 weight, for panels of 1, 2, 4 and 8 vectors
- * @param adding dense products that add to what is there, for tiles of 1, 2 and 4 vectors
- * @param fresh dense products, for tiles of 1 and 2 vectors
+ * @param dense products, for tiles of 1, 2 and 4 vectors
  */
 record PanelKernels(
-    int lanes,
-    SparsePanelKernel[] sparse,
-    DenseTiles[] adding,
-    DenseTiles[] fresh,
-    TransposeKernel transpose) {
+    int lanes, SparsePanelKernel[] sparse, DenseTiles[] dense, TransposeKernel transpose) {
+  /** The widest tile of dense kernels. */
+  static final int DENSE_VECTORS = 4;
+
   private static final int MOST_ROWS = 8;
 
   static PanelKernels compile(int lanes) {
@@ -27,15 +25,15 @@ record PanelKernels(
             Panels.MOST_VECTORS,
             SparsePanelKernel[]::new,
             v -> KernelCompiler.sparsePanel(lanes, v, Math.min(4, sums / v))),
-        byWidth(4, DenseTiles[]::new, v -> dense(lanes, v, sums, true)),
-        byWidth(2, DenseTiles[]::new, v -> dense(lanes, v, sums, false)),
+        byWidth(DENSE_VECTORS, DenseTiles[]::new, v -> dense(lanes, v)),
         KernelCompiler.transpose(lanes));
   }
 
-  private static DenseTiles dense(int lanes, int vectors, int sums, boolean adds) {
+  private static DenseTiles dense(int lanes, int vectors) {
+    int sums = lanes >= 16 ? 24 : 8;
     return DenseTiles.compile(
         Math.min(MOST_ROWS, sums / vectors),
-        rows -> KernelCompiler.densePanel(lanes, vectors, rows, adds));
+        rows -> KernelCompiler.densePanel(lanes, vectors, rows));
   }
 
   /** Plain loops, for JVMs without vectors of at least four floats. */
@@ -44,13 +42,12 @@ record PanelKernels(
     return new PanelKernels(
         lanes,
         byWidth(Panels.MOST_VECTORS, SparsePanelKernel[]::new, v -> ScalarPanels.sparse(v * lanes)),
-        byWidth(4, DenseTiles[]::new, v -> scalar(v * lanes, true)),
-        byWidth(2, DenseTiles[]::new, v -> scalar(v * lanes, false)),
+        byWidth(DENSE_VECTORS, DenseTiles[]::new, v -> scalar(v * lanes)),
         ScalarPanels.transpose(lanes));
   }
 
-  private static DenseTiles scalar(int tokens, boolean adds) {
-    return DenseTiles.compile(MOST_ROWS, rows -> ScalarPanels.dense(tokens, rows, adds));
+  private static DenseTiles scalar(int tokens) {
+    return DenseTiles.compile(MOST_ROWS, rows -> ScalarPanels.dense(tokens, rows));
   }
 
   private static <T> T[] byWidth(int most, IntFunction<T[]> array, IntFunction<T> compiler) {

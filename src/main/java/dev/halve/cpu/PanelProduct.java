@@ -8,7 +8,7 @@ import jdk.incubator.vector.FloatVector;
  * y [rows, tokens]}. The inputs are taken a few columns at a time, which stay in the first-level
  * cache while they meet many rows, whose sums wait in the second.
  *
- * <p>A sum begins with the bias and takes its terms in the order of the columns, so that no bit
+ * <p>A 2:4 sum begins with the bias and takes its terms in the order of the columns, so that no bit
  * depends on how tokens are cut into panels.
  */
 final class PanelProduct {
@@ -17,9 +17,6 @@ final class PanelProduct {
 
   /** Of sums that stay in the second-level cache. */
   private static final int SUM_BYTES = 256 << 10;
-
-  /** The widest tile of dense kernels, in vectors. */
-  private static final int DENSE_VECTORS = 4;
 
   private PanelProduct() {}
 
@@ -108,28 +105,35 @@ final class PanelProduct {
       int vectors) {
     int width = vectors * kernels.lanes();
     long pitch = width * (long) Float.BYTES;
-    int tile = Math.min(DENSE_VECTORS, vectors);
+    int tile = Math.min(PanelKernels.DENSE_VECTORS, vectors);
     long tileBytes = (long) tile * kernels.lanes() * Float.BYTES;
-    int together = (int) (INPUT_BYTES / tileBytes);
-    DenseTiles tiles = kernels.adding()[PanelKernels.logarithm(tile)];
-    fill(bias, rows, y, width);
-    for (int column = 0; column < columns; column += together) {
-      int steps = Math.min(together, columns - column);
-      for (long token = 0; token < pitch; token += tileBytes) {
-        tiles.run(
-            rows,
-            weight + column * (long) Float.BYTES,
-            columns * (long) Float.BYTES,
-            Float.BYTES,
-            x + column * pitch + token,
-            pitch,
-            y + token,
-            pitch,
-            steps);
-      }
+    DenseTiles tiles = kernels.dense()[PanelKernels.logarithm(tile)];
+    for (long token = 0; token < pitch; token += tileBytes) {
+      tiles.run(
+          rows,
+          weight,
+          columns * (long) Float.BYTES,
+          Float.BYTES,
+          x + token,
+          pitch,
+          y + token,
+          pitch,
+          columns);
     }
+    add(bias, rows, y, width);
     if (epilogue == Epilogue.GELU) {
       gelu(y, rows * width);
+    }
+  }
+
+  private static void add(long bias, int rows, long y, int width) {
+    long at = y;
+    for (int row = 0; row < rows; row++) {
+      float value = Memory.getFloat(bias + row * (long) Float.BYTES);
+      for (int i = 0; i < width; i += VectorMath.LANES) {
+        Memory.setVector(at, Memory.vector(at).add(value));
+        at += VectorMath.LANES * (long) Float.BYTES;
+      }
     }
   }
 

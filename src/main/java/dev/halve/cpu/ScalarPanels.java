@@ -27,13 +27,11 @@ final class ScalarPanels {
   }
 
   /** For tiles of so many tokens and rows. */
-  static DensePanelKernel dense(int tokens, int rows, boolean adds) {
+  static DensePanelKernel dense(int tokens, int rows) {
     return (a, aRowPitch, aStep, b, bPitch, c, cPitch, steps) -> {
       for (int row = 0; row < rows; row++) {
         long to = c + row * cPitch;
-        if (!adds) {
-          Memory.zero(to, tokens * (long) Float.BYTES);
-        }
+        Memory.zero(to, tokens * (long) Float.BYTES);
         for (int step = 0; step < steps; step++) {
           float value = Memory.getFloat(a + row * aRowPitch + step * aStep);
           add(value, b + step * bPitch, to, tokens);
