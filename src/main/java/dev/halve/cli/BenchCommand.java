@@ -31,7 +31,7 @@ import picocli.CommandLine.Option;
       "  ./halve bench --lengths squad-lengths.txt --batches 16 --modes compiled --json"
     })
 final class BenchCommand extends HalveCommand {
-  private static final int WARMUP = 3;
+  private static final int WARMUP = 15;
 
   @Mixin private ModelOption model;
   @Mixin private DeviceOption device;

@@ -44,11 +44,17 @@ final class Memory {
     value.intoMemorySegment(ALL, address, ORDER);
   }
 
+  /** Float by float: a slice of {@link #ALL} to fill would be allocated. */
   static void zero(long address, long bytes) {
-    ALL.asSlice(address, bytes).fill((byte) 0);
+    for (long at = address; at < address + bytes; at += Float.BYTES) {
+      setFloat(at, 0);
+    }
   }
 
+  /** Float by float, as {@link #zero}. */
   static void copy(long from, long to, long bytes) {
-    MemorySegment.copy(ALL, from, ALL, to, bytes);
+    for (long at = 0; at < bytes; at += Float.BYTES) {
+      setFloat(to + at, getFloat(from + at));
+    }
   }
 }

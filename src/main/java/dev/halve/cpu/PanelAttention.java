@@ -4,6 +4,7 @@ import static dev.halve.cpu.VectorMath.FLOATS;
 import static dev.halve.cpu.VectorMath.LANES;
 
 import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.VectorOperators;
 
 /**
@@ -88,27 +89,48 @@ final class PanelAttention {
       // The results take the place of the queries that gave them; their division is done here, by
       // the values' fewer rows.
       for (long at = 0; at < stripeBytes; at += LANES * (long) Float.BYTES) {
-        exponentials(scores + at, stripeBytes, count);
+        softmax(scores + at, stripeBytes, count, scale);
       }
       tiles.run(headSize, values, pitch, Float.BYTES, scores, stripeBytes, stripe, pitch, count);
     }
     scatter(panels, first, count, queries, pitch, out, outputFeatures, to);
   }
 
-  /** Softmax down one vector of {@code [keys][stripe]}. */
-  private void exponentials(long column, long pitch, int count) {
+  /**
+   * Softmax down one vector of {@code [keys][stripe]}. All in one method: large, so that the JIT
+   * compiles it alone. Inlined with all around it, it would leave no room for a call, whose vectors
+   * are then allocated.
+   */
+  private static void softmax(long column, long pitch, int count, float scale) {
     FloatVector greatest = Memory.vector(column);
     for (int key = 1; key < count; key++) {
       // Math.max's rules for NaN and zeros, which `max` keeps, cost four instructions here.
       FloatVector score = Memory.vector(column + key * pitch);
       greatest = greatest.blend(score, score.compare(VectorOperators.GT, greatest));
     }
+    FloatVector factor = FloatVector.broadcast(FLOATS, scale);
     FloatVector shift = greatest.mul(-scale);
     FloatVector sum = FloatVector.zero(FLOATS);
     for (int key = 0; key < count; key++) {
       long at = column + key * pitch;
-      FloatVector score = Memory.vector(at);
-      FloatVector e = VectorMath.expOfScore(score.lanewise(VectorOperators.FMA, scale, shift));
+      // As VectorMath.exp, for arguments up to 0; e^-87 below -87. The lowest bits of the rounded
+      // sum are the integer itself.
+      FloatVector x = Memory.vector(at).fma(factor, shift);
+      x = x.blend(-87f, x.compare(VectorOperators.LT, -87f));
+      FloatVector shifted = x.lanewise(VectorOperators.FMA, VectorMath.LOG2_E, 12582912f);
+      FloatVector n = shifted.sub(12582912f);
+      FloatVector r = n.lanewise(VectorOperators.FMA, -VectorMath.LN2_HIGH, x);
+      r = n.lanewise(VectorOperators.FMA, -VectorMath.LN2_LOW, r);
+      FloatVector p = FloatVector.broadcast(FLOATS, 1f / 5040);
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f / 720));
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f / 120));
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f / 24));
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f / 6));
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 0.5f));
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f));
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f));
+      IntVector exponent = shifted.reinterpretAsInts().lanewise(VectorOperators.LSHL, 23);
+      FloatVector e = p.reinterpretAsInts().add(exponent).reinterpretAsFloats();
       Memory.setVector(at, e);
       sum = sum.add(e);
     }

@@ -16,10 +16,10 @@ final class VectorMath {
   static final ByteOrder ORDER = ByteOrder.nativeOrder();
   static final int LANES = FLOATS.length();
 
-  private static final float LOG2_E = 1.44269504088896341f;
+  static final float LOG2_E = 1.44269504088896341f;
   // ln 2 in two parts, the first with trailing zeros, so that n * LN2_HIGH is exact.
-  private static final float LN2_HIGH = 0.693359375f;
-  private static final float LN2_LOW = -2.12194440e-4f;
+  static final float LN2_HIGH = 0.693359375f;
+  static final float LN2_LOW = -2.12194440e-4f;
   private static final float INVERSE_SQRT_2PI = 0.3989422804014327f;
 
   // Each brings the upper half of what is left to be summed onto the lower half. Constants of their
@@ -55,29 +55,6 @@ final class VectorMath {
     IntVector exponent = (IntVector) n.convert(VectorOperators.F2I, 0);
     FloatVector scale = exponent.add(127).lanewise(VectorOperators.LSHL, 23).reinterpretAsFloats();
     return power.mul(scale).blend(0f, x.compare(VectorOperators.LT, -87.3f));
-  }
-
-  /**
-   * e to the x for x up to 88, relative error below 2e-7; e^-87 below -87. Half the operations of
-   * {@link #exp}, for softmax.
-   */
-  static FloatVector expOfScore(FloatVector x) {
-    FloatVector clamped = x.blend(-87f, x.compare(VectorOperators.LT, -87f));
-    // As in exp; the lowest bits of the rounded sum are the integer itself.
-    FloatVector shifted = clamped.lanewise(VectorOperators.FMA, LOG2_E, 12582912f);
-    FloatVector n = shifted.sub(12582912f);
-    FloatVector r = n.lanewise(VectorOperators.FMA, -LN2_HIGH, clamped);
-    r = n.lanewise(VectorOperators.FMA, -LN2_LOW, r);
-    FloatVector p = FloatVector.broadcast(FLOATS, 1f / 5040);
-    p = p.lanewise(VectorOperators.FMA, r, FloatVector.broadcast(FLOATS, 1f / 720));
-    p = p.lanewise(VectorOperators.FMA, r, FloatVector.broadcast(FLOATS, 1f / 120));
-    p = p.lanewise(VectorOperators.FMA, r, FloatVector.broadcast(FLOATS, 1f / 24));
-    p = p.lanewise(VectorOperators.FMA, r, FloatVector.broadcast(FLOATS, 1f / 6));
-    p = p.lanewise(VectorOperators.FMA, r, FloatVector.broadcast(FLOATS, 0.5f));
-    p = p.lanewise(VectorOperators.FMA, r, FloatVector.broadcast(FLOATS, 1f));
-    p = p.lanewise(VectorOperators.FMA, r, FloatVector.broadcast(FLOATS, 1f));
-    IntVector exponent = shifted.reinterpretAsInts().lanewise(VectorOperators.LSHL, 23);
-    return p.reinterpretAsInts().add(exponent).reinterpretAsFloats();
   }
 
   /**
