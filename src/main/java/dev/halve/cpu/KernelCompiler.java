@@ -12,7 +12,9 @@ import java.lang.classfile.TypeKind;
 import java.lang.constant.ClassDesc;
 import java.lang.constant.ConstantDescs;
 import java.lang.constant.MethodTypeDesc;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.MethodType;
 import java.lang.reflect.AccessFlag;
@@ -378,18 +380,13 @@ final class KernelCompiler {
     code.return_();
   }
 
-  /** Lane indices {@code first, lanes + first, first + 1, lanes + first + 1, ...}. */
+  /** Lane indices {@code first, lanes + first, first + 1, ...}, from memory that stays. */
   private void interleaving(int local, int first) {
-    species(INTS);
-    code.loadConstant(lanes).newarray(TypeKind.INT);
+    MemorySegment constant = Arena.global().allocate(vectorBytes(), vectorBytes());
     for (int i = 0; i < lanes; i++) {
-      code.dup().loadConstant(i).loadConstant(first + i / 2 + i % 2 * lanes).iastore();
+      constant.setAtIndex(ValueLayout.JAVA_INT, i, first + i / 2 + i % 2 * lanes);
     }
-    code.iconst_0();
-    code.invokestatic(
-        INTS,
-        "fromArray",
-        MethodTypeDesc.of(INTS, SPECIES, ConstantDescs.CD_int.arrayType(), CD_int));
+    loadInts(() -> code.loadConstant(constant.address()));
     code.astore(local);
   }
 
