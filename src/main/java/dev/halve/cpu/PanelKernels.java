@@ -30,7 +30,7 @@ record PanelKernels(
   }
 
   private static DenseTiles dense(int lanes, int vectors) {
-    int sums = lanes >= 16 ? 24 : 8;
+    int sums = lanes >= 16 ? 16 : 8;
     return DenseTiles.compile(
         Math.min(MOST_ROWS, sums / vectors),
         rows -> KernelCompiler.densePanel(lanes, vectors, rows));
