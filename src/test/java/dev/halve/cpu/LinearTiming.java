@@ -152,9 +152,12 @@ public final class LinearTiming {
     }
   }
 
-  /** Until the threads of the one before have gone to sleep: OpenBLAS's keep their cores awake. */
+  /**
+   * Until the threads of the one before have gone to sleep: OpenBLAS's spin for 2^26 cycles or
+   * 2^28.
+   */
   private static void settle() {
-    LockSupport.parkNanos(20_000_000);
+    LockSupport.parkNanos(100_000_000);
   }
 
   private static Scratch[] scratches(int members) {
