@@ -19,6 +19,7 @@
 // Compile-time: HEAD (32 or 64), DROPOUT. Launch: 256 threads, grid (heads, rows), dynamic shared
 // memory PER_QUERY_AT + STAGES * 3 * QUERIES * 4 + 1024 bytes.
 #include "common.cuh"
+#include "hopper.cuh"
 #include "dropout.cuh"
 
 constexpr int THREADS = 256;
@@ -52,22 +53,6 @@ template <int BYTES> DEVICE u64 descriptor(u32 shared) {
   return (u64)((shared & 0x3ffff) >> 4) | group << 16 | group << 32 | swizzle << 62;
 }
 constexpr u64 SIXTEEN_ROWS = 16 * ROW_BYTES >> 4;
-
-DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> DEVICE void wgmma_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-}
-
-#ifdef HALVE_BF16
-#define TYPES ".f32.bf16.bf16 "
-#else
-#define TYPES ".f32.f16.f16 "
-#endif
-#define R4(c, r, i) c(r[i][0]), c(r[i][1]), c(r[i][2]), c(r[i][3])
-#define R16(c, r, i) R4(c, r, i), R4(c, r, i + 1), R4(c, r, i + 2), R4(c, r, i + 3)
-#define NAMES_16 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
-#define NAMES_32 NAMES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 
 #define SCORES(c, accumulate)                                                    \
   asm volatile("wgmma.mma_async.sync.aligned.m64n64k16" TYPES "{" NAMES_32 "}, " \

@@ -29,6 +29,7 @@
 // Compile-time: HEAD (32 or 64), TRAINING, DROPOUT. Launch: 512 threads, as many blocks as there are multiprocessors or
 // pieces of work, dynamic shared memory (2 * QUERIES + 2 * STAGES * KEYS) * HEAD * 2 + 2048 bytes.
 #include "common.cuh"
+#include "hopper.cuh"
 #include "dropout.cuh"
 
 constexpr int WARPGROUPS = 3;
@@ -50,46 +51,6 @@ constexpr int QUERIES_FULL = BARRIERS_AT, QUERIES_EMPTY = QUERIES_FULL + 16;
 constexpr int KEYS_FULL = QUERIES_EMPTY + 16, KEYS_EMPTY = KEYS_FULL + 8 * STAGES;
 constexpr int VALUES_FULL = KEYS_EMPTY + 8 * STAGES, VALUES_EMPTY = VALUES_FULL + 8 * STAGES;
 
-// ---- barriers and the copy engine ----------------------------------------------------------------
-
-DEVICE void barrier_init(u32 barrier, u32 arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-DEVICE void barrier_arrive(u32 barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-DEVICE void barrier_expect(u32 barrier, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
-DEVICE void barrier_wait(u32 barrier, u32 phase) {
-  asm volatile(
-      "{\n.reg .pred done;\n"
-      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n}" ::"r"(barrier),
-      "r"(phase)
-      : "memory");
-}
-DEVICE void load_tile(u32 shared, const TensorMap &map, int column, int row, u32 barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
-      "l"(&map), "r"(column), "r"(row), "r"(barrier)
-      : "memory");
-}
-
-// A position in a ring of buffers; the phase flips with every round.
-template <int SLOTS> struct Ring {
-  int slot = 0;
-  u32 phase = 0;
-  DEVICE_MEMBER void advance() {
-    if (++slot == SLOTS) {
-      slot = 0;
-      phase ^= 1;
-    }
-  }
-};
-
 // ---- products ------------------------------------------------------------------------------------
 
 // Byte offset of a 16-byte chunk in a tile: the swizzle that wgmma undoes, of 128 or 64 bytes.
@@ -108,22 +69,6 @@ DEVICE u64 descriptor(u32 shared) {
 
 // Products with up to KEYS keys: of n-th eight, this thread's two columns of each of its two rows.
 typedef float Products[KEYS / 8][4];
-
-DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> DEVICE void wgmma_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-}
-
-#ifdef HALVE_BF16
-#define TYPES ".f32.bf16.bf16 "
-#else
-#define TYPES ".f32.f16.f16 "
-#endif
-#define R4(c, r, i) c(r[i][0]), c(r[i][1]), c(r[i][2]), c(r[i][3])
-#define R16(c, r, i) R4(c, r, i), R4(c, r, i + 1), R4(c, r, i + 2), R4(c, r, i + 3)
-#define NAMES_16 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
-#define NAMES_32 NAMES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 
 #define NAMES_64                                                            \
   NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47," \

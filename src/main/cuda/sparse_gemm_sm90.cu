@@ -54,6 +54,7 @@
 // fit the GPU at once or as there are tiles; dynamic shared memory as SparseGemmTile.Sm90 says. May
 // be launched with programmatic stream serialisation.
 #include "common.cuh"
+#include "hopper.cuh"
 
 constexpr int BIAS_GELU = 1, BIAS_RESIDUAL = 2;
 constexpr int CLUSTER = CLUSTER_OUT * CLUSTER_TOKENS;
@@ -80,40 +81,10 @@ constexpr int NORM_EMPTY_AT = NORM_FULL_AT + 16;
 constexpr int NORMS_AT = FULL_AT + 512, NORM_BYTES = TILE_TOKENS * 8;  // two tiles' scales and shifts
 static_assert(NORM_EMPTY_AT + 16 <= NORMS_AT, "barriers");
 
-// A position in a ring of buffers; the phase flips with every round.
-template <int SLOTS> struct Ring {
-  int slot = 0;
-  u32 phase = 0;
-  DEVICE_MEMBER void advance() {
-    if (++slot == SLOTS) {
-      slot = 0;
-      phase ^= 1;
-    }
-  }
-};
-
-DEVICE void barrier_init(u32 barrier, u32 arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-DEVICE void barrier_arrive(u32 barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-DEVICE void barrier_expect(u32 barrier, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
 // Plain semantics on purpose: with release at cluster scope the main loop loses 40%, and what
 // crosses blocks here are the copy engine's writes, which the barrier's byte count orders.
 DEVICE void barrier_arrive_remote(u32 cluster_address) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_address) : "memory");
-}
-DEVICE void barrier_wait(u32 barrier, u32 phase) {
-  asm volatile(
-      "{\n.reg .pred done;\n"
-      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n}" ::"r"(barrier),
-      "r"(phase)
-      : "memory");
 }
 DEVICE u32 remote_address(u32 shared, u32 rank) {
   u32 address;
@@ -147,13 +118,6 @@ DEVICE void load_weight(u32 shared, const u8 *global, u32 barrier, u16 blocks) {
   } else {
     load_bytes(shared, global, W_SLICE, barrier);
   }
-}
-DEVICE void load_tile(u32 shared, const TensorMap &map, int column, int row, u32 barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
-      "l"(&map), "r"(column), "r"(row), "r"(barrier)
-      : "memory");
 }
 DEVICE void load_tile_multicast(u32 shared, const TensorMap &map, int column, int row, u32 barrier,
                                 u16 blocks) {
@@ -209,11 +173,6 @@ DEVICE void store_tile(u32 shared, const TensorMap &map, int column, int row) {
 #define OPERAND_NAMES "%128, %129, %130, %131"
 #define SUMS(c, s) SUMS_64(c, s, 0), SUMS_64(c, s, 64)
 #endif
-#ifdef HALVE_BF16
-#define TYPES ".f32.bf16.bf16 "
-#else
-#define TYPES ".f32.f16.f16 "
-#endif
 #define TEXT(x) TEXT_OF(x)
 #define TEXT_OF(x) #x
 
@@ -230,11 +189,6 @@ DEVICE void multiply(float (&sums)[ACCUMULATORS], u64 w, u64 x, u32 metadata, bo
   } else {
     asm volatile(WGMMA("1") : SUMS("+f", sums) : "l"(w), "l"(x), "r"(metadata), "n"(SELECTOR));
   }
-}
-DEVICE void multiply_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void multiply_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> DEVICE void multiply_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
 // Operand descriptors: address and leading offset in the low word, stride and swizzle in the high one.
@@ -518,9 +472,9 @@ DEVICE void consume_one(Consumer &c, const Walk &walk, const float *bias, const 
     const int slot = c.stage.slot;
     c.wait_stage();
     const u32 metadata = c.metadata(slot, 0);
-    multiply_begin();
+    wgmma_fence();
     c.multiply_stage(sums, slot, 0, metadata, start);
-    multiply_commit();
+    wgmma_commit();
     c.stage.advance();
     return slot;
   };
@@ -528,13 +482,13 @@ DEVICE void consume_one(Consumer &c, const Walk &walk, const float *bias, const 
     int previous = multiply_next(true);
     for (int k = 1; k < kTiles; k++) {
       const int slot = multiply_next(false);
-      multiply_wait<1>();
+      wgmma_wait<1>();
       c.release(previous);
       previous = slot;
     }
     const int output = (walk.out_block(tile) + c.warpgroup) * 64;
     load_outputs(outputs, bias, slope, output, out);
-    multiply_wait<0>();
+    wgmma_wait<0>();
     c.release(previous);
     c.wait_norms();
     c.store(sums, outputs);
@@ -560,10 +514,10 @@ DEVICE void consume_two(Consumer &c, const Walk &walk, const float *bias, const 
   };
   auto multiply_two = [&](float(&blockSums)[ACCUMULATORS], int block, bool start) {
     const u32 m0 = c.metadata(slots[0], block), m1 = c.metadata(slots[1], block);
-    multiply_begin();
+    wgmma_fence();
     c.multiply_stage(blockSums, slots[0], block, m0, start);
     c.multiply_stage(blockSums, slots[1], block, m1, false);
-    multiply_commit();
+    wgmma_commit();
   };
   wait_two();
   multiply_two(sums[0], 0, true);
@@ -577,13 +531,13 @@ DEVICE void consume_two(Consumer &c, const Walk &walk, const float *bias, const 
       const u32 m0 = c.metadata(slot, 0), m1 = c.metadata(slot, 1);
       const u32 w0 = c.weight(slot, 0), w1 = c.weight(slot, 1);
       const u32 x = c.shared + X_AT + slot * X_BYTES;
-      multiply_begin();
+      wgmma_fence();
       multiply<0>(sums[0], weight_descriptor(w0, 0), x_descriptor(x, 0), m0);
       multiply<0>(sums[1], weight_descriptor(w1, 0), x_descriptor(x, 0), m1);
       multiply<1>(sums[0], weight_descriptor(w0, 1), x_descriptor(x, 1), m0);
       multiply<1>(sums[1], weight_descriptor(w1, 1), x_descriptor(x, 1), m1);
-      multiply_commit();
-      multiply_wait<1>();
+      wgmma_commit();
+      wgmma_wait<1>();
       if (k == 2) c.release(first);
       c.release(previous);
       previous = slot;
@@ -591,17 +545,17 @@ DEVICE void consume_two(Consumer &c, const Walk &walk, const float *bias, const 
     }
     wait_two();
     multiply_two(sums[0], 0, false);
-    multiply_wait<1>();
+    wgmma_wait<1>();
     if (kTiles == 4) c.release(first);
     c.release(previous);
     multiply_two(sums[1], 1, false);
     const int output = (walk.out_block(tile) + c.warpgroup * 2) * 64;
     load_outputs(outputs, bias, slope, output, out);
-    multiply_wait<1>();
+    wgmma_wait<1>();
     c.wait_norms();
     c.store(sums[0], outputs);
     load_outputs(outputs, bias, slope, output + 64, out);
-    multiply_wait<0>();
+    wgmma_wait<0>();
     c.release(slots[0]);
     c.release(slots[1]);
     if (tile + walk.step < walk.tiles) {
@@ -611,7 +565,7 @@ DEVICE void consume_two(Consumer &c, const Walk &walk, const float *bias, const 
     c.store(sums[1], outputs);
     c.release_norms();
   }
-  multiply_wait<0>();  // nothing pends, but the compiler would serialise the products without it
+  wgmma_wait<0>();  // nothing pends, but the compiler would serialise the products without it
 }
 
 // ---- entry ---------------------------------------------------------------------------------------

@@ -115,7 +115,8 @@ class KernelCompilationTest {
   private byte[] byNvcc(Path nvcc, String architecture, Source source) {
     try {
       Path work = Files.createTempDirectory(folder, "nvcc");
-      for (String name : List.of("common.cuh", "dropout.cuh", "token_share.cuh", source.name)) {
+      for (String name :
+          List.of("common.cuh", "dropout.cuh", "hopper.cuh", "token_share.cuh", source.name)) {
         try (InputStream stream = KernelCompiler.class.getResourceAsStream("kernels/" + name)) {
           Files.copy(stream, work.resolve(name));
         }
