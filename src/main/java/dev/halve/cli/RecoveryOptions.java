@@ -1,5 +1,7 @@
 package dev.halve.cli;
 
+import dev.halve.recipe.MaskSettings;
+import dev.halve.recipe.PruningSettings;
 import dev.halve.recipe.RecoverySettings;
 import picocli.CommandLine.Option;
 
@@ -38,6 +40,23 @@ final class RecoveryOptions {
   private Double maskedKeep;
 
   @Option(
+      names = "--masked-decay",
+      paramLabel = "LAMBDA",
+      description =
+          "Chooses masks in training by SR-STE: passes read the pruned weight, its gradient goes"
+              + " to the dense one, and masked weights decay by lambda, such as 6e-5; best with"
+              + " --mask-steps 1.")
+  private Double maskedDecay;
+
+  @Option(
+      names = "--sparsity-schedule",
+      paramLabel = "NAME",
+      description =
+          "Prunes in training, more and more blocks: one_shot (all behind --mask-share of the"
+              + " steps), cubic or linear (up to there, each --mask-steps).")
+  private MaskSettings.Growth growth;
+
+  @Option(
       names = "--mask-steps",
       paramLabel = "STEPS",
       description = "Steps from one choice of masks to the next.")
@@ -49,14 +68,25 @@ final class RecoveryOptions {
       description = "Share of the steps in which masks are chosen.")
   private Double maskShare;
 
-  RecoverySettings over(RecoverySettings base) {
+  /**
+   * @param pattern of masks that are chosen in training
+   */
+  RecoverySettings over(RecoverySettings base, PruningSettings pattern) {
     return new RecoverySettings(
         labelWeight == null ? base.labelWeight() : labelWeight,
         logitWeight == null ? base.logitWeight() : logitWeight,
         hiddenWeight == null ? base.hiddenWeight() : hiddenWeight,
         temperature == null ? base.temperature() : temperature,
-        maskedKeep == null ? base.maskedKeep() : maskedKeep,
-        maskSteps == null ? base.maskSteps() : maskSteps,
-        maskShare == null ? base.maskShare() : maskShare);
+        masks(base.masks(), pattern));
+  }
+
+  private MaskSettings masks(MaskSettings base, PruningSettings pattern) {
+    return new MaskSettings(
+        maskedKeep == null ? base.keep() : maskedKeep,
+        maskedDecay == null ? base.decay() : maskedDecay,
+        growth == null ? base.growth() : growth,
+        maskSteps == null ? base.steps() : maskSteps,
+        maskShare == null ? base.share() : maskShare,
+        pattern);
   }
 }

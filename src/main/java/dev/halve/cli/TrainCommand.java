@@ -2,6 +2,7 @@ package dev.halve.cli;
 
 import dev.halve.recipe.DataSettings;
 import dev.halve.recipe.FeatureSettings;
+import dev.halve.recipe.PruningSettings;
 import dev.halve.recipe.RecoverySettings;
 import dev.halve.recipe.Steps;
 import dev.halve.recipe.TrainingSettings;
@@ -32,6 +33,7 @@ final class TrainCommand extends HalveCommand {
   @Mixin private FeatureOptions features;
   @Mixin private TrainingOptions training;
   @Mixin private RecoveryOptions recovery;
+  @Mixin private PruningOptions pruning;
 
   @Option(
       names = "--teacher",
@@ -67,7 +69,9 @@ final class TrainCommand extends HalveCommand {
             data.over(DataSettings.SYNTHETIC, true, training.evaluates()),
             features.over(FeatureSettings.DEFAULT),
             training.over(TrainingSettings.DEFAULT),
-            recovery.over(teacher == null ? RecoverySettings.PLAIN : RecoverySettings.DISTILLATION),
+            recovery.over(
+                teacher == null ? RecoverySettings.PLAIN : RecoverySettings.DISTILLATION,
+                pruning.over(PruningSettings.SEMI_STRUCTURED)),
             teacher,
             text,
             out,

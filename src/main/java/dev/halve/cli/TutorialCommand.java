@@ -3,6 +3,7 @@ package dev.halve.cli;
 import dev.halve.recipe.FeatureSettings;
 import dev.halve.recipe.LatencySettings;
 import dev.halve.recipe.PruningMethod;
+import dev.halve.recipe.PruningSettings;
 import dev.halve.recipe.SeedRuns;
 import dev.halve.recipe.Tutorial;
 import dev.halve.recipe.TutorialSettings;
@@ -120,6 +121,7 @@ final class TutorialCommand extends HalveCommand {
         TutorialSettings.preset(preset != null ? preset : data.named() ? "full" : "quick");
     FeatureSettings cut = features.over(base.features());
     LatencySettings latency = base.latency();
+    PruningSettings pattern = pruning.over(base.pruning());
     return new TutorialSettings(
         base.preset(),
         model.orElse(base.model()),
@@ -127,9 +129,9 @@ final class TutorialCommand extends HalveCommand {
         data.over(base.data(), true, true),
         cut,
         training.over(base.fineTune()),
-        pruning.over(base.pruning()),
+        pattern,
         retraining.over(training.over(base.retrain())),
-        recovery.over(base.recovery()),
+        recovery.over(base.recovery(), pattern),
         evaluation.over(base.evaluation()),
         new LatencySettings(
             batches == null ? latency.batchSizes() : batches,

@@ -149,7 +149,7 @@ final class CompiledEncoder implements CompiledModel {
   }
 
   private long copy(Parameter parameter) {
-    Tensor value = parameter.value();
+    Tensor value = parameter.compute();
     // Kernels read a bias of whole row blocks.
     long elements = value.elements() + PackedSparseWeight.BLOCK;
     Tensor copy = pool.allocate(DType.F32, elements);
@@ -199,7 +199,7 @@ final class CompiledEncoder implements CompiledModel {
   }
 
   private Part dense(Parameter parameter) {
-    Tensor value = parameter.value();
+    Tensor value = parameter.compute();
     weightBytes += value.segment().byteSize();
     return new Part(null, copy(parameter), (int) value.extent(0), (int) value.extent(1));
   }

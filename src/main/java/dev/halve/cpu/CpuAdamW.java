@@ -54,7 +54,23 @@ final class CpuAdamW {
     return total;
   }
 
-  /** Updates value and moments, and zeroes the gradient. */
+  /** Writes the value without what the mask prunes to the compute copy. */
+  static void copyUnmasked(Parameter parameter, long from, int count) {
+    long end = Math.min(parameter.value().elements(), from + count);
+    MemorySegment value = parameter.value().segment();
+    MemorySegment compute = parameter.compute().segment();
+    MemorySegment.copy(value, FLOAT, 4 * from, compute, FLOAT, 4 * from, end - from);
+    if (parameter.mask() != null) {
+      MemorySegment mask = parameter.mask().segment();
+      for (long i = from; i < end; i++) {
+        if (mask.get(ValueLayout.JAVA_BYTE, i) == 0) {
+          compute.setAtIndex(FLOAT, i, 0);
+        }
+      }
+    }
+  }
+
+  /** Updates value, compute copy and moments, and zeroes the gradient. */
   static void update(
       Parameter parameter, long from, int count, AdamW settings, int step, double clip) {
     long end = Math.min(parameter.value().elements(), from + count);
@@ -69,6 +85,9 @@ final class CpuAdamW {
     float correction = (float) (1 / Math.sqrt(1 - Math.pow(settings.beta2(), step)));
     float epsilon = (float) settings.epsilon();
     float scale = (float) clip;
+    if (parameter.mask() != null && settings.maskedDecay() > 0) {
+      decayMasked(parameter, from, end, (float) settings.maskedDecay() / scale);
+    }
     for (long i = from; i < end; i += LANES) {
       FloatVector g = VectorMath.load(gradient, i, end).mul(scale);
       FloatVector m = VectorMath.load(first, i, end).mul(beta1).add(g.mul(1 - beta1));
@@ -87,6 +106,22 @@ final class CpuAdamW {
         if (mask.get(ValueLayout.JAVA_BYTE, i) == 0) {
           value.setAtIndex(FLOAT, i, value.getAtIndex(FLOAT, i) * keep);
         }
+      }
+    }
+    if (parameter.compute() != parameter.value()) {
+      copyUnmasked(parameter, from, count);
+    }
+  }
+
+  /** Adds a share of each masked weight to its gradient. */
+  private static void decayMasked(Parameter parameter, long from, long end, float share) {
+    MemorySegment mask = parameter.mask().segment();
+    MemorySegment value = parameter.value().segment();
+    MemorySegment gradient = parameter.gradient().segment();
+    for (long i = from; i < end; i++) {
+      if (mask.get(ValueLayout.JAVA_BYTE, i) == 0) {
+        float g = gradient.getAtIndex(FLOAT, i);
+        gradient.setAtIndex(FLOAT, i, g + share * value.getAtIndex(FLOAT, i));
       }
     }
   }

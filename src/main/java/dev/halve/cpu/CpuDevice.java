@@ -89,7 +89,14 @@ final class CpuDevice implements Device {
 
   @Override
   public void round(Parameter parameter) {
-    // The compute copy is the value itself.
+    if (parameter.compute() != parameter.value()) {
+      long elements = parameter.value().elements();
+      int parts = Math.toIntExact((elements + ELEMENT_BLOCK - 1) / ELEMENT_BLOCK);
+      team.run(
+          parts,
+          (part, member) ->
+              CpuAdamW.copyUnmasked(parameter, (long) part * ELEMENT_BLOCK, ELEMENT_BLOCK));
+    }
   }
 
   @Override
@@ -265,9 +272,9 @@ final class CpuDevice implements Device {
       Tensor x, Weight weight, Tensor bias, Epilogue epilogue, Tensor y, int column) {
     switch (weight) {
       case Weight.Dense(Parameter parameter) ->
-          dense(x, parameter.value(), bias, epilogue, y, column);
+          dense(x, parameter.compute(), bias, epilogue, y, column);
       case Weight.Masked(Parameter parameter) ->
-          dense(x, parameter.value(), bias, epilogue, y, column);
+          dense(x, parameter.compute(), bias, epilogue, y, column);
       case Weight.Compressed compressed ->
           sparse(x, (PackedSparseWeight) compressed.packed(), bias, epilogue, y, column);
       case Weight.Hybrid hybrid -> {
@@ -356,8 +363,8 @@ final class CpuDevice implements Device {
       boolean addToInput) {
     Tensor value =
         switch (weight) {
-          case Weight.Dense(Parameter parameter) -> parameter.value();
-          case Weight.Masked(Parameter parameter) -> parameter.value();
+          case Weight.Dense(Parameter parameter) -> parameter.compute();
+          case Weight.Masked(Parameter parameter) -> parameter.compute();
           case Weight.Compressed compressed ->
               throw new IllegalArgumentException(compressed.name() + " is for inference only");
           case Weight.Hybrid hybrid ->

@@ -159,6 +159,10 @@ final class CudaDevice implements Device {
   @Override
   public void round(Parameter parameter) {
     context.makeCurrent();
+    if (parameter.isStraightThrough() && parameter.mask() != null) {
+      training.roundKept(parameter);
+      return;
+    }
     operations.fromFloat(
         address(parameter.compute()), address(parameter.value()), parameter.value().elements());
   }

@@ -35,7 +35,7 @@ import java.util.Map;
  */
 final class CudaTraining implements AutoCloseable {
   /** Seed and optimizer scalars, as {@code Scalars} in adamw.cu. */
-  private static final int SCALAR_BYTES = 36;
+  private static final int SCALAR_BYTES = 40;
 
   private static final int SITE_BYTES = 24;
   private static final int PIECE_BYTES = 56;
@@ -154,7 +154,8 @@ final class CudaTraining implements AutoCloseable {
       (float) optimizer.beta1(),
       (float) optimizer.beta2(),
       (float) optimizer.epsilon(),
-      (float) optimizer.maskedKeep()
+      (float) optimizer.maskedKeep(),
+      (float) optimizer.maskedDecay()
     };
     MemorySegment.copy(values, 0, hostScalars, JAVA_FLOAT, 4, values.length);
     staging.copy(hostScalars, scalars);
@@ -645,6 +646,19 @@ final class CudaTraining implements AutoCloseable {
         .with(mask)
         .with(weight)
         .with(groups)
+        .launch();
+  }
+
+  /** The compute copy without what the mask prunes. */
+  void roundKept(Parameter parameter) {
+    long elements = parameter.value().elements();
+    Kernel round = kernels.get("adamw.cu", "round_kept", Map.of(), 256);
+    launch
+        .of(round, Math.min(round.blocks(), Math.ceilDiv(elements, 256L)), 1, 1, 256, 0)
+        .with(parameter.compute())
+        .with(parameter.value())
+        .with(parameter.mask())
+        .with(elements)
         .launch();
   }
 

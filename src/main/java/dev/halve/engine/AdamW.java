@@ -9,6 +9,9 @@ package dev.halve.engine;
  * @param maskedKeep what a step leaves of a masked weight: 0 holds it, and its moments, at exactly
  *     zero; above, it is trained like any other and multiplied by this after the update (masked
  *     weights that fade, Hu et al., arXiv 2407.20584)
+ * @param maskedDecay what a masked weight adds of itself to its gradient, clipped before that: the
+ *     lambda of SR-STE (Zhou et al., arXiv 2102.04010), for parameters that are trained straight
+ *     through; with a {@code maskedKeep} of 1
  */
 public record AdamW(
     double learningRate,
@@ -17,7 +20,8 @@ public record AdamW(
     double epsilon,
     double weightDecay,
     double maxNorm,
-    double maskedKeep) {
+    double maskedKeep,
+    double maskedDecay) {
   /** Masked weights are held at zero. */
   public AdamW(
       double learningRate,
@@ -26,7 +30,7 @@ public record AdamW(
       double epsilon,
       double weightDecay,
       double maxNorm) {
-    this(learningRate, beta1, beta2, epsilon, weightDecay, maxNorm, 0);
+    this(learningRate, beta1, beta2, epsilon, weightDecay, maxNorm, 0, 0);
   }
 
   /** The tutorial's: betas 0.9 and 0.999, epsilon 1e-8, no decay, gradients clipped at 1. */

@@ -50,7 +50,10 @@ public interface Device extends AutoCloseable {
 
   void zero(Tensor tensor);
 
-  /** Brings a parameter's {@code compute} copy in step with its {@code value}. */
+  /**
+   * Brings a parameter's {@code compute} copy in step with its {@code value}, less what its mask
+   * prunes if it is trained straight through.
+   */
   void round(Parameter parameter);
 
   /** Lays a compressed weight out for this device's kernels; the pool owns the memory. */
@@ -278,8 +281,9 @@ public interface Device extends AutoCloseable {
 
   /**
    * One optimizer step over all parameters: clips the global norm, updates moments and values,
-   * holds masked elements and their moments at exactly zero (or lets them fade: {@link
-   * AdamW#maskedKeep}), rounds the compute copies, and sets the gradients to zero.
+   * holds masked elements and their moments at exactly zero (or lets them fade or decay: {@link
+   * AdamW#maskedKeep}, {@link AdamW#maskedDecay}), rounds the compute copies as {@link #round}
+   * does, and sets the gradients to zero.
    *
    * @param step counts from 1
    * @param norm F32 {@code [1]}: the gradients' global L2 norm before clipping (masked elements

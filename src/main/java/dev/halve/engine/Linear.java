@@ -166,6 +166,18 @@ public final class Linear implements Sparsifiable, AutoCloseable {
   /** Chooses the 2:4 mask of a masked weight anew, by magnitude. */
   public void chooseMask() {
     device.chooseMask(parameter().value(), parameter().mask());
+    if (parameter().isStraightThrough()) {
+      device.round(parameter());
+    }
+  }
+
+  /**
+   * From now on passes read the weight without what its mask prunes, while the weight itself stays
+   * dense and takes the gradient of all its elements.
+   */
+  public void trainStraightThrough() {
+    parameter().trainStraightThrough(weightPool);
+    device.round(parameter());
   }
 
   /** A host copy of the weight, F32 {@code [out, in]}, whatever its kind. */

@@ -10,14 +10,17 @@ import java.util.List;
  *
  * <p>{@code value} is the F32 master copy; {@code compute} is what the device's operations read:
  * the same tensor where the device computes in F32, a rounded copy elsewhere, which {@link
- * Device#round} and {@link Device#adamW} keep in step. {@code gradient} and the two moments are F32
- * and exist only while the model is prepared for training. {@code mask} (U8, 1 keeps) exists while
- * the parameter is pruned: the optimizer holds masked elements, and their moments, at zero.
+ * Device#round} and {@link Device#adamW} keep in step. Where a pruned parameter is trained straight
+ * through, {@code value} keeps what the mask prunes and {@code compute} does not. {@code gradient}
+ * and the two moments are F32 and exist only while the model is prepared for training. {@code mask}
+ * (U8, 1 keeps) exists while the parameter is pruned: the optimizer holds masked elements, and
+ * their moments, at zero.
  */
 public final class Parameter {
   private final String name;
   private final Tensor value;
-  private final Tensor compute;
+  private Tensor compute;
+  private boolean straightThrough;
   private Tensor gradient;
   private Tensor firstMoment;
   private Tensor secondMoment;
@@ -96,6 +99,19 @@ public final class Parameter {
           "mask " + mask.shape() + " for " + name + " " + value.shape());
     }
     this.mask = mask;
+  }
+
+  /** Whether operations read the pruned weight, and its gradient goes to the dense one. */
+  public boolean isStraightThrough() {
+    return straightThrough;
+  }
+
+  /** From now on {@code compute} leaves out what the mask prunes, and {@code value} keeps it. */
+  void trainStraightThrough(Pool pool) {
+    if (compute == value) {
+      compute = pool.allocate(DType.F32, value.shape().extents());
+    }
+    straightThrough = true;
   }
 
   /** Gives the parameter a gradient and moments of zeros. */

@@ -80,11 +80,22 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
   }
 
   /**
-   * Readies every encoder weight for training: a compressed one becomes dense, and where a weight
-   * is pruned a mask holds its zeros. The mask of a 2:4 weight keeps two of every four, even where
-   * one of them is zero.
+   * Readies every encoder weight for training: a compressed one becomes dense, and where masks are
+   * fixed and a weight is pruned one holds its zeros. The mask of a 2:4 weight keeps two of every
+   * four, even where one of them is zero.
    */
-  void mask() {
+  void mask(MaskSettings masks) {
+    if (masks.growth() != null) {
+      // The trainer makes them before its first step.
+      model.bert().linears().forEach(Linear::toDense);
+    } else if (masks.chosen()) {
+      maskByMagnitude(masks.straightThrough());
+    } else {
+      maskZeros();
+    }
+  }
+
+  private void maskZeros() {
     for (Linear linear : model.bert().linears()) {
       linear.toDense();
       try (Arena arena = Arena.ofConfined()) {
@@ -98,8 +109,8 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
     }
   }
 
-  /** The same where masks are chosen in training: 2:4 by magnitude, the weights as they are. */
-  void maskByMagnitude() {
+  /** Where masks are chosen in training: 2:4 by magnitude, the weights as they are. */
+  private void maskByMagnitude(boolean straightThrough) {
     for (Linear linear : model.bert().linears()) {
       if (linear.in() % 4 != 0) {
         throw new HalveException(
@@ -111,6 +122,9 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
         linear.setMask(Tensor.allocate(arena, DType.U8, linear.weight().shape().extents()));
       }
       linear.chooseMask();
+      if (straightThrough) {
+        linear.trainStraightThrough();
+      }
     }
   }
 

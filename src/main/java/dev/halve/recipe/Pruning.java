@@ -100,7 +100,11 @@ public final class Pruning {
     if (plan.method() == PruningMethod.TRANSPOSABLE) {
       return new TransposableSparsifier();
     }
-    PruningSettings settings = plan.weightNorm();
+    return byWeightNorm(plan.weightNorm());
+  }
+
+  /** Magnitude pruning as the settings say. */
+  static Sparsifier byWeightNorm(PruningSettings settings) {
     return new WeightNormSparsifier(
         settings.sparsityLevel(),
         new BlockShape(settings.blockRows(), settings.blockColumns()),

@@ -30,4 +30,9 @@ public record PruningSettings(
         zerosPerBlock);
     Settings.require(norm == 1 || norm == 2, "norm", "1 or 2", norm);
   }
+
+  /** The same at another level. */
+  PruningSettings withLevel(double level) {
+    return new PruningSettings(level, blockRows, blockColumns, zerosPerBlock, norm);
+  }
 }

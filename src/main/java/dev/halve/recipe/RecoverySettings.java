@@ -14,10 +14,7 @@ import tools.jackson.databind.annotation.JsonNaming;
  * @param logitWeight of the divergence from the dense model's answer distributions
  * @param hiddenWeight of the relative squared error of the hidden states
  * @param temperature that softens the distributions
- * @param maskedKeep what a step leaves of a masked weight while masks are still chosen; 0 for masks
- *     that are fixed from the start (fading weights: Hu et al., arXiv 2407.20584)
- * @param maskSteps after so many steps the masks are chosen anew, by magnitude
- * @param maskShare the share of the steps in which they are
+ * @param masks how they are chosen in training, or fixed
  */
 @JsonNaming(SnakeCaseStrategy.class)
 public record RecoverySettings(
@@ -25,33 +22,23 @@ public record RecoverySettings(
     double logitWeight,
     double hiddenWeight,
     double temperature,
-    double maskedKeep,
-    int maskSteps,
-    double maskShare) {
+    MaskSettings masks) {
   /** Labels alone, under a fixed mask: the tutorial's own. */
-  public static final RecoverySettings PLAIN = new RecoverySettings(1, 0, 0, 1, 0, 50, 0.5);
+  public static final RecoverySettings PLAIN = new RecoverySettings(1, 0, 0, 1, MaskSettings.FIXED);
 
   /** Mostly from the dense model. */
   public static final RecoverySettings DISTILLATION =
-      new RecoverySettings(0.1, 0.9, 5, 2, 0, 50, 0.5);
+      new RecoverySettings(0.1, 0.9, 5, 2, MaskSettings.FIXED);
 
   /** From the dense model's answers alone, not from its hidden states. */
   public static final RecoverySettings ANSWER_DISTILLATION =
-      new RecoverySettings(0.1, 0.9, 0, 2, 0, 50, 0.5);
-
-  /** The first, with masks chosen during the first half. */
-  public static final RecoverySettings FADING_DISTILLATION =
-      new RecoverySettings(0.1, 0.9, 5, 2, 0.98, 50, 0.5);
+      new RecoverySettings(0.1, 0.9, 0, 2, MaskSettings.FIXED);
 
   public RecoverySettings {
     Settings.require(labelWeight >= 0, "label weight", "0 or more", labelWeight);
     Settings.require(logitWeight >= 0, "logit weight", "0 or more", logitWeight);
     Settings.require(hiddenWeight >= 0, "hidden weight", "0 or more", hiddenWeight);
     Settings.require(temperature > 0, "temperature", "above 0", temperature);
-    Settings.require(
-        maskedKeep >= 0 && maskedKeep < 1, "masked keep", "0 or more, below 1", maskedKeep);
-    Settings.require(maskSteps >= 1, "mask steps", "1 or more", maskSteps);
-    Settings.require(maskShare >= 0 && maskShare <= 1, "mask share", "0 to 1", maskShare);
     if (labelWeight + logitWeight + hiddenWeight == 0) {
       throw new HalveException("one of label, logit and hidden weight must be above 0");
     }
@@ -60,11 +47,6 @@ public record RecoverySettings(
   /** Whether it learns from the dense model. */
   public boolean distils() {
     return logitWeight > 0 || hiddenWeight > 0;
-  }
-
-  /** Whether masks are chosen during the training. */
-  public boolean choosesMasks() {
-    return maskedKeep > 0;
   }
 
   Distillation distillation(BertForQuestionAnswering teacher) {
@@ -76,18 +58,8 @@ public record RecoverySettings(
         (float) temperature);
   }
 
-  /** What a step, counted from 1, leaves of masked weights. */
-  double maskedKeep(int step, int totalSteps) {
-    return choosesMasks() && step <= lastChoosingStep(totalSteps) ? maskedKeep : 0;
-  }
-
-  /** Whether masks are chosen before a step: every so often, and once more before they are kept. */
-  boolean choosesMasksBefore(int step, int totalSteps) {
-    int last = lastChoosingStep(totalSteps);
-    return choosesMasks() && (step <= last ? (step - 1) % maskSteps == 0 : step == last + 1);
-  }
-
-  private int lastChoosingStep(int totalSteps) {
-    return (int) Math.floor(maskShare * totalSteps);
+  /** The same with other masks. */
+  RecoverySettings withMasks(MaskSettings other) {
+    return new RecoverySettings(labelWeight, logitWeight, hiddenWeight, temperature, other);
   }
 }

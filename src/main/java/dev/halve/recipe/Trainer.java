@@ -3,6 +3,7 @@ package dev.halve.recipe;
 import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
+import dev.halve.core.sparsify.Sparsifier;
 import dev.halve.engine.AdamW;
 import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.Linear;
@@ -66,8 +67,8 @@ public final class Trainer {
   }
 
   /**
-   * @param recovery what else is done to bring a pruned model back; to choose masks, every encoder
-   *     weight has one
+   * @param recovery what else is done to bring a pruned model back; to choose masks that do not
+   *     grow, every encoder weight has one
    * @param teacher the dense model, on the same device; null where the recovery does not distil
    */
   public Trainer(
@@ -182,6 +183,9 @@ public final class Trainer {
         }
       }
       lossSum = checkedLoss(lossOnDevice);
+      if (recovery.masks().choosing(totalSteps, totalSteps)) {
+        Pruning.squash(Pruning.byWeightNorm(recovery.masks().pattern()), model.bert().linears());
+      }
     } finally {
       ahead.shutdownNow();
     }
@@ -221,9 +225,10 @@ public final class Trainer {
    * @return whether a step is over
    */
   private boolean take(TrainingStep trainingStep, TrainingOrder.Batch batch, int number) {
+    MaskSettings masks = recovery.masks();
     int place = (number - 1) % settings.gradientAccumulationSteps();
-    if (place == 0 && recovery.choosesMasksBefore(step + 1, totalSteps)) {
-      model.bert().linears().forEach(Linear::chooseMask);
+    if (place == 0 && masks.choosesBefore(step + 1, totalSteps)) {
+      chooseMasks();
     }
     AdamW optimizer =
         new AdamW(
@@ -233,7 +238,8 @@ public final class Trainer {
             1e-8,
             settings.weightDecay(),
             settings.maxGradNorm(),
-            recovery.maskedKeep(step + 1, totalSteps));
+            masks.keep(step + 1, totalSteps),
+            masks.decay(step + 1, totalSteps));
     StepScalars scalars = new StepScalars(order.dropoutSeed(number), optimizer, step + 1);
     tokens += batch.packed().tokens();
     if (place + 1 < settings.gradientAccumulationSteps()) {
@@ -243,6 +249,18 @@ public final class Trainer {
     trainingStep.run(batch.packed(), batch.starts(), batch.ends(), scalars);
     step++;
     return true;
+  }
+
+  private void chooseMasks() {
+    List<Linear> linears = model.bert().linears();
+    if (recovery.masks().growth() == null) {
+      linears.forEach(Linear::chooseMask);
+      return;
+    }
+    double level = recovery.masks().schedule(totalSteps).level(step);
+    Sparsifier sparsifier = Pruning.byWeightNorm(recovery.masks().pattern().withLevel(level));
+    sparsifier.prepare(linears);
+    sparsifier.step();
   }
 
   private void score() {

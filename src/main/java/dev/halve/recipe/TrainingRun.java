@@ -80,11 +80,7 @@ record TrainingRun(
     try (LoadedModel loaded = LoadedModel.open(model, device, settings.seed(), progress);
         LoadedModel dense =
             recovery.distils() ? LoadedModel.open(teacher, device, 0, progress) : null) {
-      if (recovery.choosesMasks()) {
-        loaded.maskByMagnitude();
-      } else {
-        loaded.mask();
-      }
+      loaded.mask(recovery.masks());
       List<TrainingRow> training = rows.of(loaded.tokenizer());
       long fingerprint =
           new TrainingOrder(training, settings.batchSize(), settings.seed()).fingerprint();

@@ -80,7 +80,7 @@ public final class Tutorial {
     evaluate("pruned");
     // Masks that are chosen in training start from the weights as they were.
     RecoverySettings recovery = settings.recovery();
-    String start = folder(recovery.choosesMasks() ? "dense" : "pruned");
+    String start = folder(recovery.masks().chosen() ? "dense" : "pruned");
     train("retrain", start, settings.retrain(), recovery, "retrained");
     evaluate("retrained");
     stage("compress", this::compress);

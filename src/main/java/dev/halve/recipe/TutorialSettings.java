@@ -89,15 +89,12 @@ public record TutorialSettings(
   }
 
   public TutorialSettings {
-    if (recovery.choosesMasks() && !pruning.equals(PruningSettings.SEMI_STRUCTURED)) {
-      throw new HalveException(
-          "masks are chosen in training for the 2:4 pattern only; leave the pruning options away");
-    }
+    recovery = recovery.withMasks(recovery.masks().withPattern(pruning));
     if (method.calibrates() && data.train() == null) {
       throw new HalveException(
           method + " calibrates on training questions from a file; name it with --train");
     }
-    if (permute && recovery.choosesMasks()) {
+    if (permute && recovery.masks().chosen()) {
       throw new HalveException(
           "masks that are chosen in training start from the dense model, not from a permuted one;"
               + " leave one of them out");

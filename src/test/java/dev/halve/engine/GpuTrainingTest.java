@@ -174,8 +174,9 @@ class GpuTrainingTest {
     }
   }
 
-  private static StepScalars scalars(int step, double learningRate, double maskedKeep) {
-    AdamW optimizer = new AdamW(learningRate, 0.9, 0.999, 1e-8, 0, 1, maskedKeep);
+  private static StepScalars scalars(
+      int step, double learningRate, double maskedKeep, double maskedDecay) {
+    AdamW optimizer = new AdamW(learningRate, 0.9, 0.999, 1e-8, 0, 1, maskedKeep, maskedDecay);
     return new StepScalars(Dropout.mix(step), optimizer, step);
   }
 
@@ -194,7 +195,11 @@ class GpuTrainingTest {
   }
 
   private static void train(
-      BertForQuestionAnswering model, List<PackedBatch> batches, Tensor loss, double maskedKeep) {
+      BertForQuestionAnswering model,
+      List<PackedBatch> batches,
+      Tensor loss,
+      double maskedKeep,
+      double maskedDecay) {
     try (TrainingStep step = new TrainingStep(model, null, loss, 400, 8)) {
       for (int i = 0; i < batches.size(); i++) {
         PackedBatch batch = batches.get(i);
@@ -204,7 +209,7 @@ class GpuTrainingTest {
           starts[row] = batch.rowLength(row) / 3;
           ends[row] = batch.rowLength(row) / 2;
         }
-        step.run(batch, starts, ends, scalars(i + 1, 1e-3, maskedKeep));
+        step.run(batch, starts, ends, scalars(i + 1, 1e-3, maskedKeep, maskedDecay));
       }
     }
   }
@@ -231,8 +236,9 @@ class GpuTrainingTest {
   }
 
   @ParameterizedTest
-  @CsvSource({"0, 0", "0.1, 0", "0.1, 0.9"})
-  void replayedStepsTrainAsTheCpuDoesAndTwiceTheSame(float dropout, double maskedKeep) {
+  @CsvSource({"0, 0, 0", "0.1, 0, 0", "0.1, 0.9, 0", "0.1, 1, 0.1"})
+  void replayedStepsTrainAsTheCpuDoesAndTwiceTheSame(
+      float dropout, double maskedKeep, double maskedDecay) {
     BertConfig config = config(64, 2, dropout);
     List<PackedBatch> batches = batches(config, 12);
     List<byte[]> before = null;
@@ -240,11 +246,16 @@ class GpuTrainingTest {
       try (Twins twins = Twins.random(config, 4);
           Pool gpuPool = gpu.openPool();
           Pool cpuPool = cpu.openPool()) {
-        prune(twins.onGpu);
-        prune(twins.onCpu);
+        for (BertForQuestionAnswering model : List.of(twins.onGpu, twins.onCpu)) {
+          if (maskedDecay > 0) {
+            maskStraightThrough(model);
+          } else {
+            prune(model);
+          }
+        }
         twins.onGpu.prepareTraining();
         Tensor gpuLoss = BertForQuestionAnswering.newLoss(gpuPool);
-        train(twins.onGpu, batches, gpuLoss, maskedKeep);
+        train(twins.onGpu, batches, gpuLoss, maskedKeep, maskedDecay);
         List<byte[]> weights =
             twins.onGpu.parameters().stream().map(each -> bytes(gpu, each.value())).toList();
         if (run == 1) {
@@ -258,7 +269,7 @@ class GpuTrainingTest {
         before = weights;
         twins.onCpu.prepareTraining();
         Tensor cpuLoss = BertForQuestionAnswering.newLoss(cpuPool);
-        train(twins.onCpu, batches, cpuLoss, maskedKeep);
+        train(twins.onCpu, batches, cpuLoss, maskedKeep, maskedDecay);
         float expected = cpuLoss.getFloat(0);
         assertThat(host(gpu, gpuLoss)[0]).isCloseTo(expected, Offset.offset(2e-2f * expected));
         for (int i = 0; i < weights.size(); i++) {
@@ -268,6 +279,9 @@ class GpuTrainingTest {
           if (maskedKeep == 0 && onGpu.mask() != null) {
             checkMasked(onGpu);
           }
+          if (maskedDecay > 0 && onGpu.mask() != null) {
+            checkStraightThrough(onGpu);
+          }
           // Adam's first steps are of one size whatever the gradient's: compare what was learnt.
           double learnt = 12 * 1e-3 * Math.sqrt(onCpu.value().elements());
           assertThat(relativeError(host(gpu, onGpu.value()), onCpu.value().toFloatArray(), learnt))
@@ -276,6 +290,33 @@ class GpuTrainingTest {
         }
       }
     }
+  }
+
+  private static void maskStraightThrough(BertForQuestionAnswering model) {
+    for (Linear linear : model.bert().linears()) {
+      try (Arena arena = Arena.ofConfined()) {
+        linear.setMask(Tensor.allocate(arena, DType.U8, linear.weight().shape().extents()));
+      }
+      linear.chooseMask();
+      linear.trainStraightThrough();
+    }
+  }
+
+  /** What is computed with is the value where the mask keeps it, rounded, and zero elsewhere. */
+  private static void checkStraightThrough(Parameter parameter) {
+    byte[] mask = bytes(gpu, parameter.mask());
+    float[] value = host(gpu, parameter.value());
+    float[] compute = host(gpu, parameter.compute());
+    int dense = 0;
+    for (int i = 0; i < mask.length; i++) {
+      if (mask[i] == 0) {
+        assertThat(compute[i]).isZero();
+        dense += value[i] != 0 ? 1 : 0;
+      } else {
+        assertThat(compute[i]).isCloseTo(value[i], Offset.offset(Math.abs(value[i]) / 256));
+      }
+    }
+    assertThat(dense).isGreaterThan(mask.length * 2 / 5);
   }
 
   private static void checkMasked(Parameter parameter) {
@@ -319,7 +360,7 @@ class GpuTrainingTest {
             PackedBatch batch = batches.get(i % 3);
             int[] answers = new int[batch.rows()];
             answers[0] = -1;
-            step.run(batch, answers, answers, scalars(i + 1, 1e-3, 0));
+            step.run(batch, answers, answers, scalars(i + 1, 1e-3, 0, 0));
           }
         }
         losses[onGpu ? 0 : 1] = host(device, loss);
@@ -357,10 +398,10 @@ class GpuTrainingTest {
       Tensor loss = BertForQuestionAnswering.newLoss(pool);
       try (TrainingStep step = new TrainingStep(twins.onGpu, null, loss, batch.tokens(), rows)) {
         for (int i = 1; i < steps; i++) {
-          step.run(batch, starts, ends, scalars(i, 2e-3, 0));
+          step.run(batch, starts, ends, scalars(i, 2e-3, 0, 0));
         }
         gpu.zero(loss);
-        step.run(batch, starts, ends, scalars(steps, 2e-3, 0));
+        step.run(batch, starts, ends, scalars(steps, 2e-3, 0, 0));
         assertThat(host(gpu, loss)[0]).isLessThan(0.02f);
       }
     }

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.halve.core.DType;
 import dev.halve.core.Tensor;
+import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import java.util.List;
@@ -164,6 +165,91 @@ class RecoveryOperationsTest {
   }
 
   @Test
+  void straightThroughGradientsReachTheDenseWeightAndMaskedOnesDecay() {
+    int n = 77;
+    Tensor value = random.normal(device, pool, 1, n);
+    Parameter parameter = new Parameter("w", value, value);
+    parameter.prepareTraining(pool);
+    Tensor mask = pool.allocate(DType.U8, n);
+    for (int i = 0; i < n; i++) {
+      mask.segment().set(ValueLayout.JAVA_BYTE, i, (byte) (i % 2));
+    }
+    parameter.setMask(mask);
+    parameter.trainStraightThrough(pool);
+    device.round(parameter);
+    double[] p = doubles(value);
+    double[] m = new double[n];
+    double[] v = new double[n];
+    double lambda = 0.3;
+    double maxNorm = 2;
+    AdamW settings = new AdamW(1e-2, 0.9, 0.999, 1e-8, 0, maxNorm, 1, lambda);
+    Tensor norm = pool.allocate(DType.F32, 1);
+    for (int step = 1; step <= 10; step++) {
+      double[] compute = doubles(parameter.compute());
+      double[] dense = doubles(value);
+      for (int i = 0; i < n; i++) {
+        assertThat(compute[i]).isEqualTo(i % 2 == 0 ? 0 : dense[i]);
+      }
+      random.fill(device, parameter.gradient(), 0, 1);
+      double[] g = doubles(parameter.gradient());
+      double length = Math.sqrt(Arrays.stream(g).map(each -> each * each).sum());
+      for (int i = 0; i < n; i++) {
+        double sum = g[i] * Math.min(1, maxNorm / length) + (i % 2 == 0 ? lambda * p[i] : 0);
+        m[i] = 0.9 * m[i] + 0.1 * sum;
+        v[i] = 0.999 * v[i] + 0.001 * sum * sum;
+        double deviation = Math.sqrt(v[i] / (1 - Math.pow(0.999, step))) + 1e-8;
+        p[i] -= 1e-2 * m[i] / (1 - Math.pow(0.9, step)) / deviation;
+      }
+      device.adamW(List.of(parameter), settings, step, norm);
+      assertThat((double) norm.getFloat(0)).isCloseTo(length, Offset.offset(1e-5 * length));
+    }
+    double[] found = doubles(value);
+    for (int i = 0; i < n; i++) {
+      assertThat(found[i]).isCloseTo(p[i], Offset.offset(1e-5));
+    }
+  }
+
+  /** A step by hand: the loss's gradient is taken at the pruned weight, and moves the dense one. */
+  @Test
+  void aModelTrainedStraightThroughIsDifferentiatedWhereItIsPruned() {
+    PackedBatch batch =
+        new PackedBatch(new int[] {1, 5, 7, 2, 3}, new int[] {0, 0, 1, 1, 1}, new int[] {0, 5});
+    try (BertForQuestionAnswering dense = PretrainedModel.random(device, config, 3);
+        BertForQuestionAnswering pruned = PretrainedModel.random(device, config, 3)) {
+      for (BertForQuestionAnswering model : List.of(dense, pruned)) {
+        for (Linear linear : model.bert().linears()) {
+          try (Arena arena = Arena.ofConfined()) {
+            linear.setMask(Tensor.allocate(arena, DType.U8, linear.weight().shape().extents()));
+            linear.chooseMask();
+            if (model == dense) {
+              linear.trainStraightThrough();
+              continue;
+            }
+            Tensor weight = linear.weight(arena);
+            Tensor mask = linear.mask(arena);
+            for (long i = 0; i < weight.elements(); i++) {
+              weight.setFloat(i, mask.segment().get(ValueLayout.JAVA_BYTE, i) * weight.getFloat(i));
+            }
+            linear.setWeight(weight);
+          }
+        }
+        model.prepareTraining();
+        Tensor loss = BertForQuestionAnswering.newLoss(pool);
+        model.forwardBackward(
+            Pass.training(workspace, batch, 1), new int[] {1}, new int[] {3}, loss);
+      }
+      for (int i = 0; i < dense.parameters().size(); i++) {
+        Parameter through = dense.parameters().get(i);
+        assertThat(through.gradient().toFloatArray())
+            .as(through.name())
+            .containsExactly(pruned.parameters().get(i).gradient().toFloatArray());
+      }
+      assertThat(dense.bert().linears().getFirst().weight(Arena.ofAuto()).toFloatArray())
+          .doesNotContain(0f);
+    }
+  }
+
+  @Test
   void maskedWeightsThatFadeAreTrainedAndShrink() {
     int n = 77;
     Tensor value = random.normal(device, pool, 1, n);
@@ -177,7 +263,7 @@ class RecoveryOperationsTest {
       mask.segment().set(ValueLayout.JAVA_BYTE, i, (byte) (i % 2));
     }
     parameter.setMask(mask);
-    AdamW settings = new AdamW(1e-2, 0.9, 0.999, 1e-8, 0, Double.POSITIVE_INFINITY, 0.9);
+    AdamW settings = new AdamW(1e-2, 0.9, 0.999, 1e-8, 0, Double.POSITIVE_INFINITY, 0.9, 0);
     Tensor norm = pool.allocate(DType.F32, 1);
     for (int step = 1; step <= 10; step++) {
       random.fill(device, parameter.gradient(), 0, 1);

@@ -21,6 +21,8 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 
 class RecoveryTest {
   private static Device device;
@@ -42,6 +44,28 @@ class RecoveryTest {
         3e-3, TrainingSettings.Schedule.LINEAR, 2, 10, 1, steps, 1.0, 0, 5, 5, 3600);
   }
 
+  private static RecoverySettings fading(
+      double labelWeight, double logitWeight, double hiddenWeight, double temperature) {
+    return new RecoverySettings(
+        labelWeight, logitWeight, hiddenWeight, temperature, masks(0.9, 0, null, 4, 0.5));
+  }
+
+  private static MaskSettings masks(
+      double keep, double decay, MaskSettings.Growth growth, int steps, double share) {
+    return new MaskSettings(keep, decay, growth, steps, share, PruningSettings.SEMI_STRUCTURED);
+  }
+
+  private static BertForQuestionAnswering masked(MaskSettings masks) {
+    BertForQuestionAnswering model = TinyModel.random(device, 0.1f);
+    if (masks.growth() == null) {
+      mask(model);
+    }
+    if (masks.straightThrough()) {
+      model.bert().linears().forEach(Linear::trainStraightThrough);
+    }
+    return model;
+  }
+
   private static void mask(BertForQuestionAnswering model) {
     for (Linear linear : model.bert().linears()) {
       try (Arena arena = Arena.ofConfined()) {
@@ -53,28 +77,73 @@ class RecoveryTest {
 
   @Test
   void whenMasksAreChosenIsAFunctionOfTheStep() {
-    RecoverySettings fading = new RecoverySettings(1, 0, 0, 1, 0.9, 4, 0.5);
+    RecoverySettings fading = fading(1, 0, 0, 1);
     List<Integer> chosen = new ArrayList<>();
     for (int step = 1; step <= 20; step++) {
-      if (fading.choosesMasksBefore(step, 20)) {
+      if (fading.masks().choosesBefore(step, 20)) {
         chosen.add(step);
       }
-      assertThat(fading.maskedKeep(step, 20)).isEqualTo(step <= 10 ? 0.9 : 0);
-      assertThat(RecoverySettings.PLAIN.choosesMasksBefore(step, 20)).isFalse();
-      assertThat(RecoverySettings.PLAIN.maskedKeep(step, 20)).isZero();
+      assertThat(fading.masks().keep(step, 20)).isEqualTo(step <= 10 ? 0.9 : 0);
+      assertThat(RecoverySettings.PLAIN.masks().choosesBefore(step, 20)).isFalse();
+      assertThat(RecoverySettings.PLAIN.masks().keep(step, 20)).isZero();
     }
     assertThat(chosen).containsExactly(1, 5, 9, 11);
   }
 
   @Test
-  void weightsThatFadeEndExactlyTwoOfFour() {
-    RecoverySettings fading = new RecoverySettings(1, 0, 0, 1, 0.9, 4, 0.5);
-    try (BertForQuestionAnswering model = TinyModel.random(device, 0.1f)) {
-      mask(model);
+  void whatIsDoneToMaskedWeightsEndsWithTheChoosing() {
+    MaskSettings decaying = masks(0, 6e-5, null, 1, 0.5);
+    for (int step = 1; step <= 20; step++) {
+      assertThat(decaying.choosesBefore(step, 20)).isEqualTo(step <= 11);
+      assertThat(decaying.keep(step, 20)).isEqualTo(step <= 10 ? 1 : 0);
+      assertThat(decaying.decay(step, 20)).isEqualTo(step <= 10 ? 6e-5 : 0);
+    }
+  }
+
+  @Test
+  void masksGrowToTheirPatternWhateverTheSettings() {
+    List<Double> levels = new ArrayList<>();
+    MaskSettings linear = masks(0, 0, MaskSettings.Growth.LINEAR, 4, 0.5);
+    for (int step = 1; step <= 20; step++) {
+      assertThat(linear.keep(step, 20)).isZero();
+      if (linear.choosesBefore(step, 20)) {
+        levels.add(linear.schedule(20).level(step - 1));
+      }
+    }
+    assertThat(levels).containsExactly(0.0, 0.5, 1.0);
+    MaskSettings cubic = masks(0, 0, MaskSettings.Growth.CUBIC, 5, 0.5);
+    assertThat(cubic.schedule(20).level(5)).isEqualTo(0.875);
+    for (MaskSettings.Growth growth : MaskSettings.Growth.values()) {
+      for (int steps : new int[] {1, 2, 20, 50}) {
+        for (double share : new double[] {0, 0.5, 1}) {
+          for (int total : new int[] {1, 2, 20}) {
+            MaskSettings masks = masks(0, 0, growth, steps, share);
+            assertThat(masks.schedule(total).level(total - 1)).as("%s", masks).isEqualTo(1);
+          }
+        }
+      }
+    }
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "0.9, 0, , 0.5",
+    "0.9, 0, , 1",
+    "0, 1e-3, , 0.5",
+    "0, 1e-3, , 1",
+    "0, 0, ONE_SHOT, 0.5",
+    "0, 0, CUBIC, 0.5",
+    "0, 0, LINEAR, 1"
+  })
+  void masksThatAreChosenInTrainingEndExactlyTwoOfFour(
+      double keep, double decay, MaskSettings.Growth growth, double share) {
+    RecoverySettings recovery =
+        RecoverySettings.PLAIN.withMasks(masks(keep, decay, growth, 4, share));
+    try (BertForQuestionAnswering model = masked(recovery.masks())) {
       model.prepareTraining();
       Map<String, byte[]> first = TinyModel.bytes(model);
       Trainer trainer =
-          new Trainer(model, TinyModel.rows(10), settings(20), fading, null, TrainingState.START);
+          new Trainer(model, TinyModel.rows(10), settings(20), recovery, null, TrainingState.START);
       trainer.run("train", Progress.NONE, state -> {});
       assertThat(TinyModel.bytes(model)).isNotEqualTo(first);
       for (Linear linear : model.bert().linears()) {
@@ -89,7 +158,7 @@ class RecoveryTest {
 
   @Test
   void aStudentComesNearerToItsTeacherWithoutLabels() {
-    RecoverySettings unlabelled = new RecoverySettings(0, 0.9, 5, 2, 0, 50, 0.5);
+    RecoverySettings unlabelled = new RecoverySettings(0, 0.9, 5, 2, MaskSettings.FIXED);
     List<TrainingRow> rows =
         TinyModel.rows(10).stream()
             .map(row -> new TrainingRow(row.tokenIds(), row.typeIds(), 0, 0))
@@ -119,17 +188,18 @@ class RecoveryTest {
     }
   }
 
-  @Test
-  void aResumedRecoveryEndsWithTheSameBits() {
-    RecoverySettings recovery = new RecoverySettings(0.1, 0.9, 5, 2, 0.9, 4, 0.5);
+  @ParameterizedTest
+  @CsvSource({"0.9, 0,", "0, 1e-3,", "0, 0, CUBIC"})
+  void aResumedRecoveryEndsWithTheSameBits(double keep, double decay, MaskSettings.Growth growth) {
+    RecoverySettings recovery =
+        new RecoverySettings(0.1, 0.9, 5, 2, masks(keep, decay, growth, 4, 0.5));
     List<Map<String, byte[]>> ends = new ArrayList<>();
     Path file = folder.resolve("checkpoint.safetensors");
     for (int stopAt : new int[] {0, 7, 14}) {
       try (BertForQuestionAnswering teacher = TinyModel.random(device, 0)) {
         TrainingState state = TrainingState.START;
         if (stopAt > 0) {
-          try (BertForQuestionAnswering model = TinyModel.random(device, 0.1f)) {
-            mask(model);
+          try (BertForQuestionAnswering model = masked(recovery.masks())) {
             model.prepareTraining();
             Trainer trainer =
                 new Trainer(model, TinyModel.rows(10), settings(20), recovery, teacher, state);
@@ -141,7 +211,7 @@ class RecoveryTest {
                 .isInstanceOf(StoppedException.class);
           }
         }
-        try (BertForQuestionAnswering model = TinyModel.random(device, 0.1f)) {
+        try (BertForQuestionAnswering model = masked(recovery.masks())) {
           if (stopAt > 0) {
             try (Checkpoint checkpoint = Checkpoint.open(file)) {
               checkpoint.restore(model);
@@ -149,7 +219,6 @@ class RecoveryTest {
             }
             assertThat(state.step()).isEqualTo(stopAt);
           } else {
-            mask(model);
             model.prepareTraining();
           }
           new Trainer(model, TinyModel.rows(10), settings(20), recovery, teacher, state)
@@ -185,13 +254,13 @@ class RecoveryTest {
 
   @Test
   void badRecoverySettingsAreNamed() {
-    assertThatThrownBy(() -> new RecoverySettings(1, -1, 0, 2, 0, 50, 0.5))
+    assertThatThrownBy(() -> new RecoverySettings(1, -1, 0, 2, MaskSettings.FIXED))
         .isInstanceOf(HalveException.class)
         .hasMessage("logit weight must be 0 or more, found -1.0");
-    assertThatThrownBy(() -> new RecoverySettings(0, 0, 0, 2, 0, 50, 0.5))
+    assertThatThrownBy(() -> new RecoverySettings(0, 0, 0, 2, MaskSettings.FIXED))
         .isInstanceOf(HalveException.class)
         .hasMessage("one of label, logit and hidden weight must be above 0");
-    assertThatThrownBy(() -> new RecoverySettings(1, 0, 0, 2, 1, 50, 0.5))
+    assertThatThrownBy(() -> masks(1, 0, null, 50, 0.5))
         .isInstanceOf(HalveException.class)
         .hasMessage("masked keep must be 0 or more, below 1, found 1.0");
   }

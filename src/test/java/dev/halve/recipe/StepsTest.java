@@ -70,7 +70,7 @@ class StepsTest {
     TrainingSettings settings =
         new TrainingSettings(
             3e-3, TrainingSettings.Schedule.LINEAR, 0, 5, 1, 0, 1.0, 0, 1, 5, 3600, 1, 2);
-    RecoverySettings recovery = new RecoverySettings(0, 1, 0, 2, 0, 50, 0.5);
+    RecoverySettings recovery = new RecoverySettings(0, 1, 0, 2, MaskSettings.FIXED);
     Path out = folder.resolve("taught");
     Steps.Trained taught =
         Steps.train(
