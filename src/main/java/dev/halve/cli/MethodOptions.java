@@ -62,7 +62,10 @@ final class MethodOptions {
       description = "Tokens of such a row at the most (default: 384).")
   private Integer calibrationLength;
 
-  @Option(names = "--seed", paramLabel = "N", description = "Of the sample (default: 0).")
+  @Option(
+      names = "--calibration-seed",
+      paramLabel = "N",
+      description = "Of the sample (default: 0).")
   private Long seed;
 
   @Option(

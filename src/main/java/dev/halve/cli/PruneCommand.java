@@ -2,13 +2,18 @@ package dev.halve.cli;
 
 import dev.halve.core.HalveException;
 import dev.halve.core.io.AtomicFile;
+import dev.halve.engine.BlockReconstruction.Fit;
 import dev.halve.recipe.Comparison;
 import dev.halve.recipe.DataSettings;
 import dev.halve.recipe.EvaluationSettings;
 import dev.halve.recipe.FeatureSettings;
+import dev.halve.recipe.PruningSettings;
 import dev.halve.recipe.Questions;
+import dev.halve.recipe.ReconstructionSettings;
+import dev.halve.recipe.RecoverySettings;
 import dev.halve.recipe.Sensitivity;
 import dev.halve.recipe.Steps;
+import dev.halve.recipe.TrainingSettings;
 import dev.halve.report.MethodComparison;
 import dev.halve.report.SensitivityRanking;
 import java.nio.file.Path;
@@ -21,15 +26,18 @@ import picocli.CommandLine.Option;
     name = "prune",
     header = "Prunes the linear weights of a model",
     description =
-        "The weights of the encoder become 2:4, unless told otherwise, by magnitude. "
-            + "They stay dense, with zeros: halve train retrains them under the mask, halve "
-            + "convert compresses them. Wanda and SparseGPT look at activations and need a text "
-            + "to calibrate on, best such as the model will read.",
+        "The weights of the encoder become 2:4, unless told otherwise, by magnitude. They stay"
+            + " dense, with zeros: halve train retrains them under the mask, halve convert"
+            + " compresses them. Wanda and SparseGPT look at activations and need a text to"
+            + " calibrate on, best such as the model will read. --reconstruct and --retrain bring"
+            + " back what pruning loses, in one command.",
     footer = {
       "  ./halve prune --model dense --out pruned",
       "  ./halve prune --model dense --sparsity-level 0.5 --sparse-block-shape 1x4 --out"
           + " half-pruned",
       "  ./halve prune --model dense --method sparsegpt --calibration train.json --out pruned",
+      "  ./halve prune --model dense --method sparsegpt --calibration train.json --reconstruct 100"
+          + " --retrain --train train.json --epochs 8 --out recovered",
       "  ./halve prune --model dense --compare --calibration train.json --eval dev.json",
       "  ./halve prune --model dense --sensitivity --calibration train.json --plot layers.png"
     })
@@ -39,6 +47,20 @@ final class PruneCommand extends HalveCommand {
   @Mixin private DataOptions data;
   @Mixin private FeatureOptions features;
   @Mixin private EvaluationOptions evaluation;
+  @Mixin private DeviceOption device;
+  @Mixin private ReconstructionOptions reconstruction;
+  @Mixin private TrainingOptions training;
+  @Mixin private RecoveryOptions recovery;
+
+  @Option(
+      names = "--retrain",
+      description =
+          "Then train it under its masks, learning from the model it was pruned from: halve train"
+              + " in one command. The pruned model stays in FOLDER/pruned.")
+  private boolean retrain;
+
+  @Option(names = "--resume", description = "Go on with the training that the folder holds.")
+  private boolean resume;
 
   @Option(names = "--out", paramLabel = "FOLDER", description = "Where the pruned model goes.")
   private Path out;
@@ -79,10 +101,14 @@ final class PruneCommand extends HalveCommand {
     if (out == null) {
       throw new HalveException("--out FOLDER is missing: where the pruned model goes");
     }
-    if (data.named() || plot != null) {
-      throw new HalveException("questions and plots belong to --compare and --sensitivity");
+    if (data.named() && !retrain || plot != null) {
+      throw new HalveException(
+          "questions belong to --compare, --sensitivity and --retrain, a plot to --sensitivity");
     }
     prune(console, progress);
+    if (retrain) {
+      retrain(console, progress);
+    }
   }
 
   private Questions questions() {
@@ -122,10 +148,19 @@ final class PruneCommand extends HalveCommand {
   }
 
   private void prune(Console console, TerminalProgress progress) {
+    ReconstructionSettings blocks = reconstruction.settings();
     Steps.Pruned pruned =
-        Steps.prune(model.orElse(ModelOption.EMBEDDED), method.plan(), out, progress);
+        Steps.prune(
+            model.orElse(ModelOption.EMBEDDED),
+            blocks == null ? "cpu" : device.name(),
+            method.plan(),
+            blocks,
+            retrain ? out.resolve("pruned") : out,
+            progress);
     if (json()) {
-      console.json(pruned);
+      if (!retrain) {
+        console.json(pruned);
+      }
       return;
     }
     console.printf(
@@ -141,5 +176,30 @@ final class PruneCommand extends HalveCommand {
     for (String name : pruned.keptDense()) {
       console.print("kept dense, it suffers most: " + name);
     }
+    if (!pruned.blocks().isEmpty()) {
+      console.printf(
+          "reconstructed %d blocks: the mean error of their outputs was %.2f%%, is %.2f%%",
+          pruned.blocks().size(),
+          100 * pruned.blocks().stream().mapToDouble(Fit::before).average().orElseThrow(),
+          100 * pruned.blocks().stream().mapToDouble(Fit::after).average().orElseThrow());
+    }
+  }
+
+  private void retrain(Console console, TerminalProgress progress) {
+    TrainCommand.print(
+        console,
+        json(),
+        Steps.train(
+            out.resolve("pruned").toString(),
+            device.name(),
+            data.over(DataSettings.SYNTHETIC, true, training.evaluates()),
+            features.over(FeatureSettings.DEFAULT),
+            training.over(TrainingSettings.DEFAULT),
+            recovery.over(RecoverySettings.ANSWER_DISTILLATION, PruningSettings.SEMI_STRUCTURED),
+            model.orElse(ModelOption.EMBEDDED),
+            null,
+            out,
+            resume,
+            progress));
   }
 }

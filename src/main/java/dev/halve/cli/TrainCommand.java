@@ -77,7 +77,11 @@ final class TrainCommand extends HalveCommand {
             out,
             resume,
             progress);
-    if (json()) {
+    print(console, json(), trained);
+  }
+
+  static void print(Console console, boolean json, Steps.Trained trained) {
+    if (json) {
       console.json(trained);
       return;
     }

@@ -65,6 +65,7 @@ final class TutorialCommand extends HalveCommand {
       description = "Bring channels into an order in which 2:4 loses less.")
   private boolean permute;
 
+  @Mixin private ReconstructionOptions reconstruction;
   @Mixin private EvaluationOptions evaluation;
 
   @Option(
@@ -140,6 +141,7 @@ final class TutorialCommand extends HalveCommand {
             latency.repeats(),
             latency.maxSeconds()),
         method == null ? base.method() : method,
-        permute || base.permute());
+        permute || base.permute(),
+        reconstruction.settings());
   }
 }

@@ -7,7 +7,7 @@ import java.util.function.Consumer;
  * The MLP block: {@code out = norm(x + dropout(output(gelu(intermediate(x)))))}, {@code [tokens,
  * hidden]}.
  */
-public final class FeedForward implements AutoCloseable {
+public final class FeedForward extends EncoderBlock<FeedForward.Saved> {
   private final Linear intermediate;
   private final Linear output;
   private final LayerNorm norm;
@@ -45,16 +45,19 @@ public final class FeedForward implements AutoCloseable {
     return norm;
   }
 
+  @Override
   void eachLinear(Consumer<Linear> action) {
     action.accept(intermediate);
     action.accept(output);
   }
 
+  @Override
   void eachParameter(Consumer<Parameter> action) {
     eachLinear(linear -> linear.eachParameter(action));
     norm.eachParameter(action);
   }
 
+  @Override
   Saved forward(Pass pass, Tensor x, Tensor out) {
     Workspace workspace = pass.workspace();
     Tensor inner = null;
@@ -72,7 +75,7 @@ public final class FeedForward implements AutoCloseable {
     return new Saved(x, inner, activated, here, norm.forward(pass, dense, here, x, out));
   }
 
-  /** Writes {@code dX}; consumes {@code dOut}. */
+  @Override
   void backward(Pass pass, Saved saved, Tensor dOut, Tensor dX) {
     Workspace workspace = pass.workspace();
     Workspace.Mark mark = workspace.mark();
@@ -82,10 +85,5 @@ public final class FeedForward implements AutoCloseable {
     pass.device().geluBackward(saved.inner, dInner, dInner, intermediate.bias().gradient());
     intermediate.backwardWithoutBias(pass, saved.x, dInner, dX, true);
     workspace.release(mark);
-  }
-
-  @Override
-  public void close() {
-    eachLinear(Linear::close);
   }
 }

@@ -8,24 +8,26 @@ public final class Pass {
   private final Workspace workspace;
   private final DeviceBatch batch;
   private final boolean training;
+  private final boolean drops;
   private final int seed;
   private int site;
 
-  private Pass(Workspace workspace, DeviceBatch batch, boolean training, int seed) {
+  private Pass(Workspace workspace, DeviceBatch batch, boolean training, boolean drops, int seed) {
     this.workspace = workspace;
     this.batch = batch;
     this.training = training;
+    this.drops = drops;
     this.seed = seed;
   }
 
   /** A pass without dropout that keeps nothing for a backward pass. */
   public static Pass inference(Workspace workspace, PackedBatch batch) {
-    return new Pass(workspace, DeviceBatch.upload(workspace, batch), false, 0);
+    return new Pass(workspace, DeviceBatch.upload(workspace, batch), false, false, 0);
   }
 
   /** An inference pass over a batch that is on the device already. */
   public static Pass inference(Workspace workspace, DeviceBatch batch) {
-    return new Pass(workspace, batch, false, 0);
+    return new Pass(workspace, batch, false, false, 0);
   }
 
   /**
@@ -37,7 +39,12 @@ public final class Pass {
 
   /** A training pass over a batch that is on the device already. */
   public static Pass training(Workspace workspace, DeviceBatch batch, int seed) {
-    return new Pass(workspace, batch, true, seed);
+    return new Pass(workspace, batch, true, true, seed);
+  }
+
+  /** A training pass that drops nothing. */
+  static Pass trainingWithoutDropout(Workspace workspace, PackedBatch batch) {
+    return new Pass(workspace, DeviceBatch.upload(workspace, batch), true, false, 0);
   }
 
   public Device device() {
@@ -66,6 +73,6 @@ public final class Pass {
    */
   Dropout nextDropout(float probability) {
     site++;
-    return training && probability > 0 ? new Dropout(probability, seed, site) : Dropout.NONE;
+    return drops && probability > 0 ? new Dropout(probability, seed, site) : Dropout.NONE;
   }
 }

@@ -10,7 +10,7 @@ import java.util.stream.Stream;
  * Multi-head self-attention with its output product, residual and norm (Vaswani et al., 2017):
  * {@code out = norm(x + dropout(output(attention(x))))}, all {@code [tokens, hidden]}.
  */
-public final class SelfAttention implements AutoCloseable {
+public final class SelfAttention extends EncoderBlock<SelfAttention.Saved> {
   /** Of query, key and value. */
   private final List<Linear> projections;
 
@@ -72,11 +72,13 @@ public final class SelfAttention implements AutoCloseable {
     return norm;
   }
 
+  @Override
   void eachLinear(Consumer<Linear> action) {
     projections.forEach(action);
     action.accept(output);
   }
 
+  @Override
   void eachParameter(Consumer<Parameter> action) {
     // The weights of query, key and value side by side, and their biases: so do their gradients
     // lie.
@@ -86,6 +88,7 @@ public final class SelfAttention implements AutoCloseable {
     norm.eachParameter(action);
   }
 
+  @Override
   Saved forward(Pass pass, Tensor x, Tensor out) {
     Workspace workspace = pass.workspace();
     int hidden = config.hiddenSize();
@@ -109,7 +112,7 @@ public final class SelfAttention implements AutoCloseable {
     return new Saved(x, qkv, probabilityDropout, logSumExp, context, outputDropout, normSaved);
   }
 
-  /** Writes {@code dX}; consumes {@code dOut}. */
+  @Override
   void backward(Pass pass, Saved saved, Tensor dOut, Tensor dX) {
     Workspace workspace = pass.workspace();
     Workspace.Mark mark = workspace.mark();
@@ -133,10 +136,5 @@ public final class SelfAttention implements AutoCloseable {
             dQkv);
     pass.device().linearsBackward(saved.x, projections, dQkv, dX);
     workspace.release(mark);
-  }
-
-  @Override
-  public void close() {
-    eachLinear(Linear::close);
   }
 }

@@ -18,7 +18,7 @@ import java.util.Map;
 
 /** The text that activations come from, as the model sees it. */
 final class Calibration {
-  /** Tokens of a batch at the most, but for a row that is longer. */
+  /** Tokens of a batch, where nothing else is asked for. */
   private static final int BATCH_TOKENS = 4096;
 
   private Calibration() {}
@@ -30,6 +30,12 @@ final class Calibration {
    */
   static List<PackedBatch> batches(
       Tokenizer tokenizer, BertModel model, CalibrationSettings settings) {
+    return batches(tokenizer, model, settings, BATCH_TOKENS);
+  }
+
+  /** The same in batches of at most so many tokens, but for a row that is longer. */
+  static List<PackedBatch> batches(
+      Tokenizer tokenizer, BertModel model, CalibrationSettings settings, int batchTokens) {
     int positions = model.config().maxPositionEmbeddings();
     if (settings.length() > positions) {
       throw new HalveException(
@@ -44,7 +50,7 @@ final class Calibration {
     while (from < rows.size()) {
       int to = from + 1;
       int tokens = rows.get(from).inputIds().length;
-      while (to < rows.size() && tokens + rows.get(to).inputIds().length <= BATCH_TOKENS) {
+      while (to < rows.size() && tokens + rows.get(to).inputIds().length <= batchTokens) {
         tokens += rows.get(to).inputIds().length;
         to++;
       }

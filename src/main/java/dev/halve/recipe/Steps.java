@@ -3,6 +3,7 @@ package dev.halve.recipe;
 import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.io.SparseLayout;
+import dev.halve.engine.BlockReconstruction;
 import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
 import dev.halve.engine.PackedBatch;
@@ -165,6 +166,7 @@ public final class Steps {
    * @param method and how else, in words
    * @param leftDense names of the weights whose shape cannot be pruned so
    * @param keptDense names of the layers that the dense budget went to
+   * @param blocks what reconstruction did to attention and MLP of each layer; empty without it
    * @param sparsity the share of zeros in the encoder's linear weights
    * @param seconds of the pruning, without reading and writing
    */
@@ -176,16 +178,37 @@ public final class Steps {
       double seconds,
       List<LayerSparsity> layers,
       List<String> leftDense,
-      List<String> keptDense) {}
+      List<String> keptDense,
+      List<BlockReconstruction.Fit> blocks) {}
 
   /**
    * Prunes the encoder's linear weights, on the host, and leaves dense weights with zeros. A
    * folder's head, whatever it is for, stays as it is.
    */
   public static Pruned prune(String model, PruningPlan plan, Path out, Progress progress) {
+    return prune(model, "cpu", plan, null, out, progress);
+  }
+
+  /**
+   * The same, and brings the pruned model's blocks back to the dense model's.
+   *
+   * @param device where activations are computed
+   * @param reconstruction on the text that the plan calibrates on; null for none
+   */
+  public static Pruned prune(
+      String model,
+      String device,
+      PruningPlan plan,
+      ReconstructionSettings reconstruction,
+      Path out,
+      Progress progress) {
+    if (reconstruction != null && plan.calibration() == null) {
+      throw new HalveException(
+          "reconstruction needs text; name a SQuAD file or plain text to calibrate with");
+    }
     Output.require(out);
-    try (Device cpu = Devices.open("cpu");
-        LoadedModel loaded = LoadedModel.ofEncoder(model, cpu, progress)) {
+    try (Device opened = Devices.openForTraining(device);
+        LoadedModel loaded = LoadedModel.ofEncoder(model, opened, progress)) {
       Compression.decompress(loaded.model());
       List<PackedBatch> calibration = loaded.calibration(plan);
       long started = System.nanoTime();
@@ -195,6 +218,12 @@ public final class Steps {
               : List.of();
       Pruning.Outcome outcome =
           Pruning.prune(loaded.model().bert(), plan.keepingDense(keptDense), calibration, progress);
+      List<BlockReconstruction.Fit> blocks = List.of();
+      if (reconstruction != null) {
+        try (LoadedModel dense = LoadedModel.ofEncoder(model, opened, Progress.NONE)) {
+          blocks = Reconstruction.run(dense, loaded, plan.calibration(), reconstruction, progress);
+        }
+      }
       double seconds = (System.nanoTime() - started) / 1e9;
       PretrainedModel origin = loaded.origin();
       if (origin.folder().isEmpty() || origin.hasQuestionAnsweringHead()) {
@@ -210,7 +239,8 @@ public final class Steps {
           seconds,
           layers,
           outcome.leftDense().stream().map(name -> name + ".weight").toList(),
-          keptDense);
+          keptDense,
+          blocks);
     }
   }
 

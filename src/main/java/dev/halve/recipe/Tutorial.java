@@ -196,7 +196,13 @@ public final class Tutorial {
 
   private void prune() {
     Steps.Pruned pruned =
-        Steps.prune(folder("dense"), settings.plan(), out.resolve("pruned"), progress);
+        Steps.prune(
+            folder("dense"),
+            settings.reconstruction() == null ? "cpu" : settings.device(),
+            settings.plan(),
+            settings.reconstruction(),
+            out.resolve("pruned"),
+            progress);
     pruned
         .leftDense()
         .forEach(name -> progress.note(name + " is left dense: its shape cannot be 2:4"));

@@ -17,6 +17,7 @@ import tools.jackson.databind.annotation.JsonNaming;
  * @param method by which the dense model is pruned; those that look at activations calibrate on the
  *     training questions
  * @param permute whether channels are first brought into an order in which 2:4 loses less
+ * @param reconstruction of the pruned model's blocks, on training questions; null for none
  */
 @JsonNaming(SnakeCaseStrategy.class)
 public record TutorialSettings(
@@ -32,7 +33,8 @@ public record TutorialSettings(
     EvaluationSettings evaluation,
     LatencySettings latency,
     PruningMethod method,
-    boolean permute) {
+    boolean permute,
+    ReconstructionSettings reconstruction) {
   /** Pruned by magnitude. */
   public TutorialSettings(
       String preset,
@@ -59,7 +61,8 @@ public record TutorialSettings(
         evaluation,
         latency,
         PruningMethod.MAGNITUDE,
-        false);
+        false,
+        null);
   }
 
   /** With a plain recovery. */
@@ -90,21 +93,27 @@ public record TutorialSettings(
 
   public TutorialSettings {
     recovery = recovery.withMasks(recovery.masks().withPattern(pruning));
-    if (method.calibrates() && data.train() == null) {
+    if (calibrates(method, reconstruction) && data.train() == null) {
       throw new HalveException(
-          method + " calibrates on training questions from a file; name it with --train");
+          "%s calibrates on training questions from a file; name it with --train"
+              .formatted(method.calibrates() ? method : "reconstruction"));
     }
-    if (permute && recovery.masks().chosen()) {
+    if ((permute || reconstruction != null) && recovery.masks().chosen()) {
       throw new HalveException(
-          "masks that are chosen in training start from the dense model, not from a permuted one;"
-              + " leave one of them out");
+          "masks that are chosen in training start from the dense model, not from a %s one; leave"
+                  .formatted(permute ? "permuted" : "reconstructed")
+              + " one of them out");
     }
+  }
+
+  private static boolean calibrates(PruningMethod method, ReconstructionSettings reconstruction) {
+    return method.calibrates() || reconstruction != null;
   }
 
   /** How the dense model is pruned. */
   PruningPlan plan() {
     PruningPlan magnitude = PruningPlan.magnitude(pruning);
-    return method.calibrates()
+    return calibrates(method, reconstruction)
         ? magnitude
             .withCalibration(
                 new CalibrationSettings(
@@ -187,7 +196,8 @@ public record TutorialSettings(
         evaluation,
         latency,
         method,
-        permute);
+        permute,
+        reconstruction);
   }
 
   /**

@@ -65,7 +65,8 @@ class CommandsTest {
     for (Object[] method : methods) {
       List<Object> command = new ArrayList<>(List.of("prune", "--model", model, "--out", out));
       command.addAll(List.of(method));
-      command.addAll(List.of("--calibration-length", 64, "--calibration-rows", 6, "--seed", 3));
+      command.addAll(
+          List.of("--calibration-length", 64, "--calibration-rows", 6, "--calibration-seed", 3));
       JsonNode found = json(command.toArray());
       assertThat(found.get("sparsity").asDouble()).isEqualTo(0.5);
       assertThat(found.get("method").asString())
@@ -76,6 +77,71 @@ class CommandsTest {
         json("prune", "--model", model, "--out", out, "--pattern", "1:4", "--keep-dense", "*.key");
     assertThat(oneOfFour.get("layers").valueStream().map(each -> each.get("pattern").asString()))
         .containsOnly("1:4", "dense");
+  }
+
+  @Test
+  void pruningReconstructsAndRetrainsInOneCommand() {
+    Path out = folder.resolve("recovered");
+    Object[] prune = {
+      "prune",
+      "--model",
+      model,
+      "--method",
+      "sparsegpt",
+      "--calibration",
+      questions,
+      "--device",
+      "cpu",
+      "--calibration-length",
+      64,
+      "--reconstruct",
+      30,
+      "--out",
+      out
+    };
+    JsonNode found = json(prune);
+    assertThat(found.get("blocks").size()).isEqualTo(4);
+    assertThat(found.get("blocks").valueStream())
+        .allMatch(block -> block.get("after").asDouble() < block.get("before").asDouble());
+    assertThat(found.get("sparsity").asDouble()).isEqualTo(0.5);
+    Object[] retrain = {"--retrain", "--train", questions, "--max-length", 64, "--max-steps", 3};
+    assertThat(succeed(with(prune, retrain)).out())
+        .contains("reconstructed 4 blocks", out + ": trained 3 steps", "50.0%");
+    for (Path each : List.of(out, out.resolve("pruned"))) {
+      assertThat(succeed("inspect", each).out()).contains("12 of 16 matrices are 2:4");
+    }
+    assertThat(halve("prune", "--model", model, "--reconstruct", 3, "--out", out).err())
+        .contains("reconstruction needs text");
+  }
+
+  @Test
+  void masksAreChosenInTraining() {
+    Path out = folder.resolve("chosen");
+    Object[] train = {
+      "train",
+      "--model",
+      model,
+      "--train",
+      questions,
+      "--max-length",
+      64,
+      "--max-steps",
+      6,
+      "--mask-steps",
+      1,
+      "--device",
+      "cpu",
+      "--out",
+      out
+    };
+    assertThat(json(with(train, "--masked-decay", 1e-3)).get("sparsity").asDouble()).isEqualTo(0.5);
+    assertThat(succeed("inspect", out).out()).contains("12 of 16 matrices are 2:4");
+    Object[] grow = {"--sparsity-schedule", "cubic", "--sparsity-level", 0.75};
+    Object[] unstructured = {"--sparse-block-shape", "1x1", "--zeros-per-block", 1};
+    assertThat(json(with(with(train, grow), unstructured)).get("sparsity").asDouble())
+        .isBetween(0.74, 0.76);
+    assertThat(halve(with(with(train, grow), "--masked-decay", 1e-3)).err())
+        .contains("exclude each other");
   }
 
   @Test
