@@ -4,7 +4,8 @@
 
 FOLDER is what dev.halve.engine.TransformersFolders, among the tests, wrote: a folder for each family and
 head. For each of them
-  - transformers loads the dense folder, with no tensor missing or left over, and gives Halve's outputs;
+  - transformers loads the dense folder, with no tensor missing or left over, and gives Halve's outputs,
+    in double precision, so that the rounding found is Halve's alone;
   - of a pruned model every pruned weight has two of four zeros, and to_sparse_semi_structured takes it;
   - PyTorch's own CUTLASS layout of that weight is, bit for bit, the one that Halve wrote;
   - the bits of the sparse-24-bitmask folder say where the weight's values belong.
@@ -14,6 +15,7 @@ Ends with 0 if all that holds, and prints one line for each folder.
 import json
 import pathlib
 import sys
+import warnings
 
 import torch
 import transformers
@@ -45,7 +47,7 @@ def outputs(model, head, ids, types, typed):
 
 def check_outputs(folder, expected):
     head = expected["head"]
-    model, loading = HEADS[head].from_pretrained(folder / "dense", output_loading_info=True, dtype=torch.float32)
+    model, loading = HEADS[head].from_pretrained(folder / "dense", output_loading_info=True, dtype=torch.float64)
     model.eval()
     # A plain BERT has a pooler, which Halve's encoder neither has nor needs.
     missing = [name for name in loading["missing_keys"] if "pooler" not in name]
@@ -55,12 +57,14 @@ def check_outputs(folder, expected):
     worst = 0.0
     for ids, types, rows in zip(expected["input_ids"], expected["token_type_ids"], expected["outputs"]):
         found = outputs(model, head, ids, types, typed)
-        worst = max(worst, (found - torch.tensor(rows)).abs().max().item())
+        worst = max(worst, (found - torch.tensor(rows, dtype=torch.float64)).abs().max().item())
     assert worst < TOLERANCE, f"outputs differ by {worst}"
     return worst
 
 
 def check_weights(folder, pruned):
+    if not pruned:
+        return
     dense = load_file(folder / "dense" / "model.safetensors")
     cutlass = load_file(folder / "cutlass" / "model.safetensors")
     bitmask = load_file(folder / "bitmask" / "model.safetensors")
@@ -90,6 +94,8 @@ def check_weights(folder, pruned):
 
 def main(root):
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "The PyTorch API of SparseSemiStructuredTensor")
     folders = sorted(path.parent for path in pathlib.Path(root).glob("*/expected.json"))
     assert folders, f"no expected.json below {root}"
     failed = 0
