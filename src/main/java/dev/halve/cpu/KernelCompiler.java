@@ -269,8 +269,11 @@ final class KernelCompiler {
                         code.astore(value);
                         for (int v = 0; v < vectors; v++) {
                           long offset = v * vectorBytes();
+                          // As the second factor a load is an operand of the multiply-add
+                          // itself; as the first it would take an instruction and a register.
+                          code.aload(value);
                           loadFloats(() -> address(input, offset));
-                          multiplyAdd(value, sums[r][v]);
+                          addProduct(sums[r][v]);
                         }
                         code.iload(indices[r]).loadConstant(PackedSparseWeight.INDEX_BITS).iushr();
                         code.istore(indices[r]);
@@ -519,7 +522,13 @@ final class KernelCompiler {
 
   /** {@code accumulator = stack * factor + accumulator}. */
   private void multiplyAdd(int factor, int accumulator) {
-    code.aload(factor).aload(accumulator);
+    code.aload(factor);
+    addProduct(accumulator);
+  }
+
+  /** Adds the product of the two vectors on top of the stack. */
+  private void addProduct(int accumulator) {
+    code.aload(accumulator);
     code.invokevirtual(FLOATS, "fma", MethodTypeDesc.of(FLOATS, VECTOR, VECTOR));
     code.astore(accumulator);
   }

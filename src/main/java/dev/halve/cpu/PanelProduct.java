@@ -13,7 +13,7 @@ import jdk.incubator.vector.FloatVector;
  */
 final class PanelProduct {
   /** Of inputs that stay in the first-level cache. */
-  private static final int INPUT_BYTES = 32 << 10;
+  private static final int INPUT_BYTES = VectorMath.LANES >= 16 ? 32 << 10 : 24 << 10;
 
   /** Of sums that stay in the second-level cache. */
   private static final int SUM_BYTES = 256 << 10;
