@@ -1,6 +1,7 @@
 package dev.halve.cpu;
 
 import static dev.halve.cpu.VectorMath.FLOATS;
+import static dev.halve.cpu.VectorMath.INTS;
 import static dev.halve.cpu.VectorMath.LANES;
 
 import jdk.incubator.vector.FloatVector;
@@ -9,17 +10,28 @@ import jdk.incubator.vector.VectorOperators;
 
 /**
  * Attention of one head over one row of tokens, for inference: a stripe of queries at a time
- * against all keys. Queries stand in lanes from the scores to the result, so that softmax runs down
- * the keys and nothing is turned about. One instance for each member of a team.
+ * against blocks of keys, whose scores stay in the first-level cache. Queries stand in lanes from
+ * the scores to the result, so that softmax runs down the keys and nothing is turned about. From
+ * block to block the greatest score may grow; what is summed so far then shrinks by as much
+ * (Milakov and Gimelshein, <a href="https://arxiv.org/abs/1805.02867">arXiv:1805.02867</a>). One
+ * instance for each member of a team.
  *
  * <pre>
  * queries, keys, values [headSize][tokens]
- * scores                [keys][stripe]     of one stripe of queries
+ * scores                [block + 1][stripe]      then their exponentials
+ * greatest              [stripe]                 score of all blocks so far
+ * result, part          [headSize + 1][stripe]   of all blocks so far, and of one; the last row is
+ *                                                the sum of the exponentials
  * </pre>
  */
 final class PanelAttention {
-  /** Vectors of queries that meet the keys together. */
-  private static final int STRIPE = 2;
+  private static final long VECTOR_BYTES = LANES * (long) Float.BYTES;
+
+  /** Most vectors of queries that meet the keys together. */
+  static final int STRIPE = 3;
+
+  /** Most keys of a block. */
+  private static final int BLOCK = 128;
 
   private final PanelKernels kernels;
   private final int headSize;
@@ -27,6 +39,9 @@ final class PanelAttention {
   private final long keys;
   private final long values;
   private final long scores;
+  private final long greatest;
+  private final long result;
+  private final long part;
   private final float scale;
 
   /**
@@ -36,17 +51,26 @@ final class PanelAttention {
     this.kernels = kernels;
     this.headSize = headSize;
     long each = headSize * pitch(kernels.lanes(), mostKeys);
+    long stripe = stripeBytes(kernels);
     this.queries = memory;
     this.keys = queries + each;
     this.values = keys + each;
     this.scores = values + each;
-    this.scale = (float) (1 / Math.sqrt(headSize));
+    this.greatest = scores + (BLOCK + 1) * stripe;
+    this.result = greatest + stripe;
+    this.part = result + (headSize + 1) * stripe;
+    // Of powers of two.
+    this.scale = (float) (1 / (Math.log(2) * Math.sqrt(headSize)));
   }
 
   /** Memory that an instance needs, aligned to a cache line. */
   static long bytes(PanelKernels kernels, int headSize, int mostKeys) {
-    long scores = (long) mostKeys * STRIPE * kernels.lanes() * Float.BYTES;
-    return 3 * headSize * pitch(kernels.lanes(), mostKeys) + scores;
+    return 3 * headSize * pitch(kernels.lanes(), mostKeys)
+        + (BLOCK + 2 + 2 * (headSize + 1L)) * stripeBytes(kernels);
+  }
+
+  private static long stripeBytes(PanelKernels kernels) {
+    return STRIPE * kernels.lanes() * (long) Float.BYTES;
   }
 
   /** A vector more than the tokens need: copies go on to the end of their last one. */
@@ -80,64 +104,112 @@ final class PanelAttention {
     gather(panels, first, count, qkv, inputFeatures, query + apart, keys, pitch);
     gather(panels, first, count, qkv, inputFeatures, query + 2 * apart, values, pitch);
     int vectors = (count + lanes - 1) / lanes;
-    for (int vector = 0; vector < vectors; vector += STRIPE) {
-      int width = Math.min(STRIPE, vectors - vector);
-      DenseTiles tiles = kernels.dense()[PanelKernels.logarithm(width)];
-      long stripe = queries + (long) vector * lanes * Float.BYTES;
-      long stripeBytes = (long) width * lanes * Float.BYTES;
-      tiles.run(count, keys, Float.BYTES, pitch, stripe, pitch, scores, stripeBytes, headSize);
-      // The results take the place of the queries that gave them; their division is done here, by
-      // the values' fewer rows.
-      for (long at = 0; at < stripeBytes; at += LANES * (long) Float.BYTES) {
-        softmax(scores + at, stripeBytes, count, scale);
-      }
-      tiles.run(headSize, values, pitch, Float.BYTES, scores, stripeBytes, stripe, pitch, count);
+    int stripes = (vectors + STRIPE - 1) / STRIPE;
+    for (int stripe = 0; stripe < stripes; stripe++) {
+      int begin = stripe * vectors / stripes;
+      int width = (stripe + 1) * vectors / stripes - begin;
+      stripe(queries + (long) begin * lanes * Float.BYTES, pitch, width, count);
     }
     scatter(panels, first, count, queries, pitch, out, outputFeatures, to);
   }
 
-  /**
-   * Softmax down one vector of {@code [keys][stripe]}. All in one method: large, so that the JIT
-   * compiles it alone. Inlined with all around it, it would leave no room for a call, whose vectors
-   * are then allocated.
-   */
-  private static void softmax(long column, long pitch, int count, float scale) {
-    FloatVector greatest = Memory.vector(column);
-    for (int key = 1; key < count; key++) {
-      // Math.max's rules for NaN and zeros, which `max` keeps, cost four instructions here.
-      FloatVector score = Memory.vector(column + key * pitch);
-      greatest = greatest.blend(score, score.compare(VectorOperators.GT, greatest));
+  /** The results of some queries take their place. */
+  private void stripe(long stripe, long pitch, int width, int count) {
+    DenseTiles tiles = kernels.attention()[width - 1];
+    long row = width * kernels.lanes() * (long) Float.BYTES;
+    int blocks = (count + BLOCK - 1) / BLOCK;
+    for (int block = 0; block < blocks; block++) {
+      int begin = block * count / blocks;
+      int length = (block + 1) * count / blocks - begin;
+      long at = begin * (long) Float.BYTES;
+      long to = block == 0 ? result : part;
+      tiles.run(length, keys + at, Float.BYTES, pitch, stripe, pitch, scores, row, headSize);
+      for (long column = 0; column < row; column += VECTOR_BYTES) {
+        long sum = to + headSize * row + column;
+        softmax(scores + column, row, length, scale, block == 0, greatest + column, sum);
+      }
+      tiles.run(headSize, values + at, pitch, Float.BYTES, scores, row, to, row, length);
+      if (block > 0) {
+        for (long column = 0; column < row; column += VECTOR_BYTES) {
+          add(part + column, result + column, scores + length * row + column, row, headSize + 1);
+        }
+      }
     }
+    // The division is done here, by the values' fewer rows.
+    for (long column = 0; column < row; column += VECTOR_BYTES) {
+      divide(result + column, row, stripe + column, pitch, headSize);
+    }
+  }
+
+  /**
+   * The exponentials of a block's scores, of one vector of queries, and their sum; the row behind
+   * them becomes the factor by which those of earlier blocks shrink. They are {@code 2^(scale * (x
+   * - greatest))}, off by 2e-7 and the rounding of the exponent, and 2^-126 where they would be
+   * less.
+   *
+   * <p>All in one method: large, so that the JIT compiles it alone. Inlined with all around it, it
+   * would leave no room for a call, whose vectors are then allocated.
+   */
+  private static void softmax(
+      long column, long row, int count, float scale, boolean begins, long greatest, long sum) {
+    FloatVector before = Memory.vector(begins ? column : greatest);
+    FloatVector first = before;
+    FloatVector second = before;
+    // Math.max's rules for NaN and zeros, which `max` keeps, cost four instructions here.
+    for (int key = 0; key + 1 < count; key += 2) {
+      FloatVector a = Memory.vector(column + key * row);
+      FloatVector b = Memory.vector(column + (key + 1) * row);
+      first = first.blend(a, a.compare(VectorOperators.GT, first));
+      second = second.blend(b, b.compare(VectorOperators.GT, second));
+    }
+    FloatVector last = Memory.vector(column + (count - 1) * row);
+    first = first.blend(last, last.compare(VectorOperators.GT, first));
+    first = first.blend(second, second.compare(VectorOperators.GT, first));
+    Memory.setVector(greatest, first);
+    Memory.setVector(column + count * row, before);
     FloatVector factor = FloatVector.broadcast(FLOATS, scale);
-    FloatVector shift = greatest.mul(-scale);
-    FloatVector sum = FloatVector.zero(FLOATS);
-    for (int key = 0; key < count; key++) {
-      long at = column + key * pitch;
-      // As VectorMath.exp, for arguments up to 0; e^-87 below -87. The lowest bits of the rounded
-      // sum are the integer itself.
+    FloatVector shift = first.mul(-scale);
+    FloatVector total = FloatVector.zero(FLOATS);
+    // Among negative numbers, the greater of two has the smaller bits; this is one instruction.
+    IntVector least = IntVector.broadcast(INTS, Float.floatToRawIntBits(-126f));
+    for (int key = 0; key <= count; key++) {
+      long at = column + key * row;
       FloatVector x = Memory.vector(at).fma(factor, shift);
-      x = x.blend(-87f, x.compare(VectorOperators.LT, -87f));
-      FloatVector shifted = x.lanewise(VectorOperators.FMA, VectorMath.LOG2_E, 12582912f);
-      FloatVector n = shifted.sub(12582912f);
-      FloatVector r = n.lanewise(VectorOperators.FMA, -VectorMath.LN2_HIGH, x);
-      r = n.lanewise(VectorOperators.FMA, -VectorMath.LN2_LOW, r);
-      FloatVector p = FloatVector.broadcast(FLOATS, 1f / 5040);
-      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f / 720));
-      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f / 120));
-      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f / 24));
-      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f / 6));
-      p = p.fma(r, FloatVector.broadcast(FLOATS, 0.5f));
-      p = p.fma(r, FloatVector.broadcast(FLOATS, 1f));
+      x = x.reinterpretAsInts().lanewise(VectorOperators.UMIN, least).reinterpretAsFloats();
+      // Adding 1.5 * 2^23 rounds to the nearest integer, which the lowest bits of the sum are.
+      FloatVector shifted = x.add(12582912f);
+      FloatVector r = x.sub(shifted.sub(12582912f));
+      // 2^r on |r| <= 1/2, exact at 0; own minimax fit, off by 9e-8.
+      FloatVector p = FloatVector.broadcast(FLOATS, 1.3264727e-3f);
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 9.671513e-3f));
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 5.5507336e-2f));
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 0.24022242f));
+      p = p.fma(r, FloatVector.broadcast(FLOATS, 0.693147f));
       p = p.fma(r, FloatVector.broadcast(FLOATS, 1f));
       IntVector exponent = shifted.reinterpretAsInts().lanewise(VectorOperators.LSHL, 23);
       FloatVector e = p.reinterpretAsInts().add(exponent).reinterpretAsFloats();
       Memory.setVector(at, e);
-      sum = sum.add(e);
+      if (key < count) {
+        total = total.add(e);
+      }
     }
+    Memory.setVector(sum, total);
+  }
+
+  /** {@code to = to * factor + from}, a column of so many rows. */
+  private static void add(long from, long to, long factor, long row, int rows) {
+    FloatVector by = Memory.vector(factor);
+    for (long at = 0; at < rows * row; at += row) {
+      Memory.setVector(to + at, Memory.vector(to + at).fma(by, Memory.vector(from + at)));
+    }
+  }
+
+  /** {@code to = from / sum}, a column of so many rows; the sum is the row behind them. */
+  private static void divide(long from, long row, long to, long toPitch, int rows) {
+    FloatVector sum = Memory.vector(from + rows * row);
     FloatVector reciprocal = FloatVector.broadcast(FLOATS, 1f).div(sum);
-    for (int key = 0; key < count; key++) {
-      long at = column + key * pitch;
-      Memory.setVector(at, Memory.vector(at).mul(reciprocal));
+    for (int i = 0; i < rows; i++) {
+      Memory.setVector(to + i * toPitch, Memory.vector(from + i * row).mul(reciprocal));
     }
   }
 

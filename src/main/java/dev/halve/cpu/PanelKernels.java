@@ -1,16 +1,24 @@
 package dev.halve.cpu;
 
+import java.util.function.BiFunction;
 import java.util.function.IntFunction;
+import java.util.stream.IntStream;
 
 /**
- * The kernels over {@link Panels}. Arrays are by the width's binary logarithm.
+ * The kernels over {@link Panels}. Arrays are by the width's binary logarithm, but for {@code
+ * attention}.
  *
  * @param lanes tokens of a vector
  * @param sparse products with a 2:4 weight, for panels of 1, 2, 4 and 8 vectors
  * @param dense products, for tiles of 1, 2 and 4 vectors
+ * @param attention dense products, for tiles of 1, 2 and 3 vectors
  */
 record PanelKernels(
-    int lanes, SparsePanelKernel[] sparse, DenseTiles[] dense, TransposeKernel transpose) {
+    int lanes,
+    SparsePanelKernel[] sparse,
+    DenseTiles[] dense,
+    DenseTiles[] attention,
+    TransposeKernel transpose) {
   /** The widest tile of dense kernels. */
   static final int DENSE_VECTORS = 4;
 
@@ -26,6 +34,7 @@ record PanelKernels(
             SparsePanelKernel[]::new,
             v -> KernelCompiler.sparsePanel(lanes, v, Math.min(4, sums / v))),
         byWidth(DENSE_VECTORS, DenseTiles[]::new, v -> dense(lanes, v)),
+        attention((vectors, rows) -> KernelCompiler.densePanel(lanes, vectors, rows)),
         KernelCompiler.transpose(lanes));
   }
 
@@ -43,11 +52,20 @@ record PanelKernels(
         lanes,
         byWidth(Panels.MOST_VECTORS, SparsePanelKernel[]::new, v -> ScalarPanels.sparse(v * lanes)),
         byWidth(DENSE_VECTORS, DenseTiles[]::new, v -> scalar(v * lanes)),
+        attention((vectors, rows) -> ScalarPanels.dense(vectors * lanes, rows)),
         ScalarPanels.transpose(lanes));
   }
 
   private static DenseTiles scalar(int tokens) {
     return DenseTiles.compile(MOST_ROWS, rows -> ScalarPanels.dense(tokens, rows));
+  }
+
+  /** Three vectors by four rows: twelve sums, three inputs and a factor fill 16 registers. */
+  private static DenseTiles[] attention(BiFunction<Integer, Integer, DensePanelKernel> compiler) {
+    return IntStream.rangeClosed(1, PanelAttention.STRIPE)
+        .mapToObj(vectors ->
+            DenseTiles.compile(vectors == 1 ? 8 : 4, rows -> compiler.apply(vectors, rows)))
+        .toArray(DenseTiles[]::new);
   }
 
   private static <T> T[] byWidth(int most, IntFunction<T[]> array, IntFunction<T> compiler) {

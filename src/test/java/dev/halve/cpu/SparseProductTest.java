@@ -118,6 +118,7 @@ class SparseProductTest {
       test.longSumsAndManyTokensStayAccurate(named);
       test.close();
     }
+    PanelAttentionTest.checkAll();
     System.out.println(VectorMath.LANES);
   }
 
