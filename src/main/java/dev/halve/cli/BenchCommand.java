@@ -88,6 +88,15 @@ final class BenchCommand extends HalveCommand {
   private List<String> weights;
 
   @Option(
+      names = "--dense-rows",
+      paramLabel = "SHARE",
+      defaultValue = "0",
+      description =
+          "The share of every weight's rows that stay dense on the 2:4 side, in blocks of 16, as"
+              + " halve prune --dense-rows leaves them (default: 0).")
+  private double denseRows;
+
+  @Option(
       names = "--peer",
       paramLabel = "NAME",
       description = "onnxruntime: run the model's own dense graph there too, on the CPU.")
@@ -118,6 +127,7 @@ final class BenchCommand extends HalveCommand {
             lengths,
             modes,
             weights,
+            denseRows,
             peer,
             new LatencySettings(batches, seq, WARMUP, repeats, maxSeconds));
     if (training) {

@@ -142,7 +142,7 @@ public final class Benchmark {
       }
     }
     if (sparse != null) {
-      sparse.prune();
+      sparse.prune(settings.denseRows());
       float[] expected = sparse.eager(batch).toFloatArray();
       sparse.compress();
       String reference = "halve dense with the same zeros";

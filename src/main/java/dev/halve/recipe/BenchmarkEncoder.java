@@ -12,6 +12,7 @@ import dev.halve.engine.PretrainedModel;
 import dev.halve.engine.Workspace;
 import java.lang.foreign.Arena;
 import java.util.IdentityHashMap;
+import java.util.List;
 import java.util.Map;
 
 /**
@@ -61,9 +62,13 @@ final class BenchmarkEncoder implements AutoCloseable {
     return new BenchmarkEncoder(model, true, false);
   }
 
-  /** Makes every encoder weight that can be so 2:4 by magnitude; it stays dense, with zeros. */
-  void prune() {
-    Pruning.prune(model, PruningSettings.SEMI_STRUCTURED);
+  /**
+   * Makes every encoder weight that can be so 2:4 by magnitude, but for a share of its rows; it
+   * stays dense, with zeros.
+   */
+  void prune(double denseRows) {
+    PruningPlan plan = PruningPlan.magnitude(PruningSettings.SEMI_STRUCTURED);
+    Pruning.prune(model.bert(), plan.keepingRowsDense(denseRows), List.of(), Progress.NONE);
   }
 
   void compress() {

@@ -16,6 +16,7 @@ import tools.jackson.databind.annotation.JsonNaming;
  *     for rows of full length
  * @param modes of Halve: {@code eager}, {@code compiled}
  * @param weights of Halve: {@code dense}, {@code 2:4}
+ * @param denseRows the share of every weight's rows that stay dense on the 2:4 side
  * @param peer {@code onnxruntime}, which runs the model's own dense graph; null for none
  * @param latency batch sizes, tokens a row, warm-up and repeats
  */
@@ -27,6 +28,7 @@ public record BenchmarkSettings(
     Path lengths,
     List<String> modes,
     List<String> weights,
+    double denseRows,
     String peer,
     LatencySettings latency) {
   public BenchmarkSettings {
