@@ -7,7 +7,6 @@ import dev.halve.recipe.Comparison;
 import dev.halve.recipe.DataSettings;
 import dev.halve.recipe.EvaluationSettings;
 import dev.halve.recipe.FeatureSettings;
-import dev.halve.recipe.PruningSettings;
 import dev.halve.recipe.Questions;
 import dev.halve.recipe.ReconstructionSettings;
 import dev.halve.recipe.RecoverySettings;
@@ -186,17 +185,22 @@ final class PruneCommand extends HalveCommand {
   }
 
   private void retrain(Console console, TerminalProgress progress) {
+    String dense = model.orElse(ModelOption.EMBEDDED);
+    RecoverySettings settings =
+        recovery.over(RecoverySettings.DISTILLATION, method.plan().weightNorm());
+    // Masks that are chosen in training start from the weights as they were.
+    String start = settings.masks().chosen() ? dense : out.resolve("pruned").toString();
     TrainCommand.print(
         console,
         json(),
         Steps.train(
-            out.resolve("pruned").toString(),
+            start,
             device.name(),
             data.over(DataSettings.SYNTHETIC, true, training.evaluates()),
             features.over(FeatureSettings.DEFAULT),
             training.over(TrainingSettings.DEFAULT),
-            recovery.over(RecoverySettings.ANSWER_DISTILLATION, PruningSettings.SEMI_STRUCTURED),
-            model.orElse(ModelOption.EMBEDDED),
+            settings,
+            settings.distils() ? dense : null,
             null,
             out,
             resume,

@@ -26,12 +26,8 @@ public record RecoverySettings(
   /** Labels alone, under a fixed mask: the tutorial's own. */
   public static final RecoverySettings PLAIN = new RecoverySettings(1, 0, 0, 1, MaskSettings.FIXED);
 
-  /** Mostly from the dense model. */
+  /** Mostly from the dense model's answers, not from its hidden states. */
   public static final RecoverySettings DISTILLATION =
-      new RecoverySettings(0.1, 0.9, 5, 2, MaskSettings.FIXED);
-
-  /** From the dense model's answers alone, not from its hidden states. */
-  public static final RecoverySettings ANSWER_DISTILLATION =
       new RecoverySettings(0.1, 0.9, 0, 2, MaskSettings.FIXED);
 
   public RecoverySettings {

@@ -177,7 +177,7 @@ public record TutorialSettings(
           PruningSettings.SEMI_STRUCTURED,
           new TrainingSettings(
               3e-4, TrainingSettings.Schedule.LINEAR, 120, 32, 8, 0, 1.0, 0, 0, 50, 60),
-          RecoverySettings.ANSWER_DISTILLATION,
+          RecoverySettings.DISTILLATION,
           EvaluationSettings.DEFAULT,
           LatencySettings.DEFAULT);
 
