@@ -2,10 +2,11 @@
 // global norm, masks, and the rounding of the compute copies.
 //
 //   gradient_squares   partial[block] = sum of squares of its pieces' gradients, masked ones left out
+//   gradient_norm      norm = the root of the partial sums' sum
 //   adamw              g = gradient * min(1, maxNorm / (norm + 1e-6))
 //                      m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
 //                      value = value * decay - stepSize * m / (sqrt(v) * correction + epsilon)
-//                      compute = value as an element; gradient = 0
+//                      compute = value as an element; gradient = 0, unless it may stay as it is
 //   round_kept         compute = value as an element where the mask keeps it, else 0
 //   choose_mask        of each four weights the two of the largest magnitude, the first among equals
 //
@@ -13,21 +14,23 @@
 // trained like the others and multiplied by it. Where maskedDecay is above 0, they add so much of
 // themselves to g, and their compute is 0.
 //
-// Bytes per parameter: 4 (5 with a mask), then 34 (35): value, m, v read and written, the gradient
-// read and zeroed, the compute copy written. 110M parameters at 3 TB/s: 1.4 ms. FLOPs: 15.
+// Bytes per parameter: 4 (5 with a mask), then 30 (31) and 4 where the gradient is zeroed: value, m, v
+// read and written, the gradient read, the compute copy written. 110M parameters at 3 TB/s: 1.3 ms.
+// FLOPs: 15.
 //
-// Parameters come as pieces of at most so many elements, cut once on the host; each block takes the
-// same pieces in the same order each step. Nothing waits for the host: what changes from step to
-// step is in `scalars`.
+// Parameters come as pieces of at most so many elements, cut once on the host; each block of
+// gradient_squares takes the same pieces in the same order each step. Nothing waits for the host: what
+// changes from step to step is in `scalars`.
 //
-// Launch: 256 threads, gradient_squares and adamw with as many blocks as partial has elements.
+// Launch: 256 threads; gradient_squares as many blocks as partial has elements, gradient_norm one,
+// adamw one for each piece: short blocks without an order among them keep memory busiest.
 #include "common.cuh"
 
 struct Piece {
   float *value, *gradient, *first, *second;
   element *compute;
   const u8 *mask;  // null where nothing is masked
-  u64 count;
+  u64 count, leaveGradient;
 };
 
 struct Scalars {
@@ -83,10 +86,19 @@ extern "C" __global__ void __launch_bounds__(256)
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-DEVICE void update(float &value, float &gradient, float &first, float &second, bool kept, float clip,
+extern "C" __global__ void __launch_bounds__(256)
+    gradient_norm(float *norm, const float *partial, int count) {
+  __shared__ double shared[256];
+  double squares = 0.0;
+  for (int i = threadIdx.x; i < count; i += 256) squares += (double)partial[i];
+  squares = block_sum(squares, shared);
+  if (threadIdx.x == 0) *norm = sqrtf((float)squares);
+}
+
+DEVICE void update(float &value, float gradient, float &first, float &second, bool kept, float clip,
                    const Scalars &scalars) {
   if (!kept && scalars.maskedKeep == 0.0f) {
-    value = first = second = gradient = 0.0f;
+    value = first = second = 0.0f;
     return;
   }
   const float g = gradient * clip + (kept ? 0.0f : scalars.maskedDecay * value);
@@ -95,49 +107,40 @@ DEVICE void update(float &value, float &gradient, float &first, float &second, b
   const float deviation = sqrtf(second) * scalars.correction + scalars.epsilon;
   value = value * scalars.decay - first * scalars.stepSize / deviation;
   if (!kept) value *= scalars.maskedKeep;
-  gradient = 0.0f;
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    adamw(float *norm, const float *partial, const Piece *pieces, int count, const Scalars *source) {
-  __shared__ double shared[256];
-  double squares = 0.0;
-  for (int i = threadIdx.x; i < (int)gridDim.x; i += 256) squares += (double)partial[i];
-  const float length = sqrtf((float)block_sum(squares, shared));
+    adamw(const float *norm, const Piece *pieces, const Scalars *source) {
   const Scalars scalars = *source;
-  if (blockIdx.x == 0 && threadIdx.x == 0) *norm = length;
   // As torch.nn.utils.clip_grad_norm_ does.
-  const float clip = fminf(1.0f, scalars.maxNorm / (length + 1e-6f));
-  for (int p = blockIdx.x; p < count; p += gridDim.x) {
-    const Piece piece = pieces[p];
-    const u64 quads = aligned(piece) ? piece.count / 4 : 0;
+  const float clip = fminf(1.0f, scalars.maxNorm / (*norm + 1e-6f));
+  const Piece piece = pieces[blockIdx.x];
+  const u64 quads = aligned(piece) ? piece.count / 4 : 0;
 #pragma unroll 2
-    for (u64 i = threadIdx.x; i < quads; i += 256) {
-      float4 value = ((float4 *)piece.value)[i], gradient = ((float4 *)piece.gradient)[i];
-      float4 first = ((float4 *)piece.first)[i], second = ((float4 *)piece.second)[i];
-      const u32 four = piece.mask == nullptr ? 0x01010101u : ((const u32 *)piece.mask)[i];
-      update(value.x, gradient.x, first.x, second.x, four & 0xff, clip, scalars);
-      update(value.y, gradient.y, first.y, second.y, four >> 8 & 0xff, clip, scalars);
-      update(value.z, gradient.z, first.z, second.z, four >> 16 & 0xff, clip, scalars);
-      update(value.w, gradient.w, first.w, second.w, four >> 24, clip, scalars);
-      ((float4 *)piece.value)[i] = value;
-      ((float4 *)piece.gradient)[i] = gradient;
-      ((float4 *)piece.first)[i] = first;
-      ((float4 *)piece.second)[i] = second;
-      if (scalars.maskedDecay > 0.0f) drop(value, four);
-      ((uint2 *)piece.compute)[i] = make_uint2(to_pair(value.x, value.y), to_pair(value.z, value.w));
-    }
-    for (u64 i = quads * 4 + threadIdx.x; i < piece.count; i += 256) {
-      float value = piece.value[i], gradient = piece.gradient[i];
-      float first = piece.first[i], second = piece.second[i];
-      update(value, gradient, first, second, piece.mask == nullptr || piece.mask[i], clip, scalars);
-      piece.value[i] = value;
-      piece.gradient[i] = gradient;
-      piece.first[i] = first;
-      piece.second[i] = second;
-      const bool dropped = scalars.maskedDecay > 0.0f && piece.mask != nullptr && !piece.mask[i];
-      piece.compute[i] = to_element(dropped ? 0.0f : value);
-    }
+  for (u64 i = threadIdx.x; i < quads; i += 256) {
+    float4 value = ((float4 *)piece.value)[i], gradient = ((float4 *)piece.gradient)[i];
+    float4 first = ((float4 *)piece.first)[i], second = ((float4 *)piece.second)[i];
+    const u32 four = piece.mask == nullptr ? 0x01010101u : ((const u32 *)piece.mask)[i];
+    update(value.x, gradient.x, first.x, second.x, four & 0xff, clip, scalars);
+    update(value.y, gradient.y, first.y, second.y, four >> 8 & 0xff, clip, scalars);
+    update(value.z, gradient.z, first.z, second.z, four >> 16 & 0xff, clip, scalars);
+    update(value.w, gradient.w, first.w, second.w, four >> 24, clip, scalars);
+    ((float4 *)piece.value)[i] = value;
+    if (!piece.leaveGradient) ((float4 *)piece.gradient)[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    ((float4 *)piece.first)[i] = first;
+    ((float4 *)piece.second)[i] = second;
+    if (scalars.maskedDecay > 0.0f) drop(value, four);
+    ((uint2 *)piece.compute)[i] = make_uint2(to_pair(value.x, value.y), to_pair(value.z, value.w));
+  }
+  for (u64 i = quads * 4 + threadIdx.x; i < piece.count; i += 256) {
+    float value = piece.value[i], first = piece.first[i], second = piece.second[i];
+    const bool kept = piece.mask == nullptr || piece.mask[i];
+    update(value, piece.gradient[i], first, second, kept, clip, scalars);
+    piece.value[i] = value;
+    if (!piece.leaveGradient) piece.gradient[i] = 0.0f;
+    piece.first[i] = first;
+    piece.second[i] = second;
+    piece.compute[i] = to_element(scalars.maskedDecay > 0.0f && !kept ? 0.0f : value);
   }
 }
 

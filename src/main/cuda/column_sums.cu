@@ -2,7 +2,8 @@
 //
 //   column_sums     partial[p, c] = sum over the tokens of part p of x[t, c]
 //   gelu_backward   dX = dY * gelu'(x), and the column sums of dX on the way
-//   add_partials    out0[c] += sum over p of partial[p, c], and out1 and out2 from the columns after
+//   add_partials    out0[c] += sum over p of partial[p, c], and out1 and out2, where they
+//                   are there, from the columns after
 //
 // x, dY, dX have rows `pitch` elements apart, `width` columns, a multiple of 8; partial is fp32
 // [parts, width]; the second pass takes a partial's rows `partialPitch` apart. dX may be dY.
@@ -85,6 +86,7 @@ extern "C" __global__ void __launch_bounds__(1024)
                  int width, int parts) {
   __shared__ float shared[32][33];
   float *out = blockIdx.y == 0 ? out0 : blockIdx.y == 1 ? out1 : out2;
+  if (out == nullptr) return;
   const float *from = partial + (u64)blockIdx.y * width;
   const int column = blockIdx.x * 32 + threadIdx.x % 32, lane = threadIdx.x / 32;
   float sum = 0.0f;

@@ -105,22 +105,18 @@ extern "C" __global__ void __launch_bounds__(128)
 // Adds the four warps' shares in their order and writes them to the block's row of partial sums.
 DEVICE void store_partial(float *row, float (*shared)[HIDDEN], const Share &share) {
   const int warp = threadIdx.x / LANES;
-  for (int turn = 0; turn < WARPS; turn++) {
-    if (warp == turn) {
 #pragma unroll
-      for (int c = 0; c < CHUNKS; c++) {
+  for (int c = 0; c < CHUNKS; c++) {
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-          const int h = column_of(c, i);
-          if (h < HIDDEN) {
-            (*shared)[h] = turn == 0 ? share.chunk[c].value[i] : (*shared)[h] + share.chunk[c].value[i];
-          }
-        }
-      }
+    for (int i = 0; i < 8; i++) {
+      const int h = column_of(c, i);
+      if (h < HIDDEN) shared[warp][h] = share.chunk[c].value[i];
     }
-    __syncthreads();
   }
-  for (int h = threadIdx.x; h < HIDDEN; h += blockDim.x) row[h] = (*shared)[h];
+  __syncthreads();
+  for (int h = threadIdx.x; h < HIDDEN; h += blockDim.x) {
+    row[h] = shared[0][h] + shared[1][h] + shared[2][h] + shared[3][h];
+  }
   __syncthreads();
 }
 
@@ -128,7 +124,7 @@ extern "C" __global__ void __launch_bounds__(128)
     layer_norm_backward(element *dSum, element *dX, float *partial, const element *sum,
                         const float *statistics, const element *weight, const element *dOut,
                         int tokens, DropoutSite site) {
-  __shared__ float shared[HIDDEN];
+  __shared__ __align__(16) float shared[WARPS][HIDDEN];
 #if DROPOUT
   const u32 seed = site.seed();
 #endif
@@ -181,7 +177,7 @@ extern "C" __global__ void __launch_bounds__(128)
     }
   }
   float *row = partial + (u64)blockIdx.x * 3 * HIDDEN;
-  store_partial(row, &shared, dWeight);
-  store_partial(row + HIDDEN, &shared, dBias);
-  store_partial(row + 2 * HIDDEN, &shared, dInput);
+  store_partial(row, shared, dWeight);
+  store_partial(row + HIDDEN, shared, dBias);
+  store_partial(row + 2 * HIDDEN, shared, dInput);
 }

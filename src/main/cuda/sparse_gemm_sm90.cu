@@ -81,16 +81,6 @@ constexpr int NORM_EMPTY_AT = NORM_FULL_AT + 16;
 constexpr int NORMS_AT = FULL_AT + 512, NORM_BYTES = TILE_TOKENS * 8;  // two tiles' scales and shifts
 static_assert(NORM_EMPTY_AT + 16 <= NORMS_AT, "barriers");
 
-// Plain semantics on purpose: with release at cluster scope the main loop loses 40%, and what
-// crosses blocks here are the copy engine's writes, which the barrier's byte count orders.
-DEVICE void barrier_arrive_remote(u32 cluster_address) {
-  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_address) : "memory");
-}
-DEVICE u32 remote_address(u32 shared, u32 rank) {
-  u32 address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
-  return address;
-}
 DEVICE void cluster_sync() {
   if (CLUSTER > 1) {
     asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
@@ -119,36 +109,11 @@ DEVICE void load_weight(u32 shared, const u8 *global, u32 barrier, u16 blocks) {
     load_bytes(shared, global, W_SLICE, barrier);
   }
 }
-DEVICE void load_tile_multicast(u32 shared, const TensorMap &map, int column, int row, u32 barrier,
-                                u16 blocks) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared),
-      "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
-      : "memory");
-}
-DEVICE void prefetch_map(const TensorMap &map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
-DEVICE void store_tile(u32 shared, const TensorMap &map, int column, int row) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];\n"
-      "cp.async.bulk.commit_group;" ::"l"(&map),
-      "r"(column), "r"(row), "r"(shared)
-      : "memory");
-}
 
 // ---- sparse tensor cores -------------------------------------------------------------------------
 
 // The registers of one instruction for each width: the sums first (%0 and on), then the operands (two
 // descriptors, metadata, selector).
-#define TEN(d) \
-  "%" #d "0,%" #d "1,%" #d "2,%" #d "3,%" #d "4,%" #d "5,%" #d "6,%" #d "7,%" #d "8,%" #d "9,"
-#define SUMS_4(c, s, i) c(s[i]), c(s[i + 1]), c(s[i + 2]), c(s[i + 3])
-#define SUMS_16(c, s, i) \
-  SUMS_4(c, s, i), SUMS_4(c, s, i + 4), SUMS_4(c, s, i + 8), SUMS_4(c, s, i + 12)
-#define SUMS_32(c, s, i) SUMS_16(c, s, i), SUMS_16(c, s, i + 16)
-#define SUMS_64(c, s, i) SUMS_32(c, s, i), SUMS_32(c, s, i + 32)
 #if TILE_TOKENS == 64
 #define SUM_NAMES TEN() TEN(1) TEN(2) "%30,%31"
 #define OPERAND_NAMES "%32, %33, %34, %35"
@@ -173,8 +138,6 @@ DEVICE void store_tile(u32 shared, const TensorMap &map, int column, int row) {
 #define OPERAND_NAMES "%128, %129, %130, %131"
 #define SUMS(c, s) SUMS_64(c, s, 0), SUMS_64(c, s, 64)
 #endif
-#define TEXT(x) TEXT_OF(x)
-#define TEXT_OF(x) #x
 
 // sums[64 outputs, TILE_TOKENS] = or += w[64, 32 of 2:4] * x[TILE_TOKENS, 32]^T. The first product of a
 // tile takes no sums in, which lets the epilogue use their registers as soon as it has read them.
@@ -349,18 +312,6 @@ DEVICE float finish(float sum, const Affine &output, float residual, float scale
   return EPILOGUE == BIAS_GELU ? gelu_fast(value) : value;
 }
 
-DEVICE void load_transposed(u32 (&words)[4], u32 shared) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-               : "r"(shared)
-               : "memory");
-}
-DEVICE void store_transposed(u32 shared, const u32 (&words)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(shared),
-               "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
-               : "memory");
-}
-
 // One consumer warpgroup.
 struct Consumer {
   u32 shared;
@@ -425,7 +376,7 @@ struct Consumer {
       for (int j = 0; j < STORE_TOKENS / 16; j++) {
         const float *s = sums + (piece * STORE_TOKENS + 16 * j) / 2;
         u32 words[4] = {0, 0, 0, 0};
-        if (EPILOGUE == BIAS_RESIDUAL) load_transposed(words, at + j * 16 * 128);
+        if (EPILOGUE == BIAS_RESIDUAL) load_matrix_x4_transposed(words, at + j * 16 * 128);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
           float4 pair = {};  // scale and shift of this thread's two tokens of eight
@@ -576,13 +527,6 @@ constexpr int LAUNCH_REGISTERS = 65536 / ((WARPGROUPS + 1) * 128 * RESIDENTS) / 
 constexpr int CONSUMER_REGISTERS = WARPGROUPS == 3 ? 152 : RESIDENTS == 2 ? 96 : 232;
 constexpr int OTHER_REGISTERS =
     LAUNCH_REGISTERS * (WARPGROUPS + 1) - CONSUMER_REGISTERS * WARPGROUPS;
-
-template <int REGISTERS> DEVICE void keep_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
-}
-template <int REGISTERS> DEVICE void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
-}
 
 extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
     sparse_gemm_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap y,

@@ -125,12 +125,15 @@ final class CublasLt implements AutoCloseable {
       return new Form(in, tokens, out, false, false, in, pitch, in, false, false, add);
     }
 
-    /** {@code dWeight [out, in] += dYᵀ · x} in fp32: x first, then dY. */
-    static Form weightGradient(int tokens, int out, int in, int pitch) {
-      return new Form(in, out, tokens, false, true, in, pitch, in, true, false, true);
+    /** {@code dWeight [out, in] (+)= dYᵀ · x} in fp32: x first, then dY. */
+    static Form weightGradient(int tokens, int out, int in, int pitch, boolean add) {
+      return new Form(in, out, tokens, false, true, in, pitch, in, true, false, add);
     }
 
-    /** The form of the products that share this one's measurement. */
+    /**
+     * The form of the products that share this one's measurement. Adding to a weight's gradient or
+     * overwriting it is one algorithm: adding to zeros gives the same bits.
+     */
     Form about(int size) {
       boolean tokensInside = floatOutput;
       return new Form(
@@ -144,7 +147,7 @@ final class CublasLt implements AutoCloseable {
           pitchD,
           floatOutput,
           bias,
-          add);
+          add && !floatOutput);
     }
 
     long outputBytes() {

@@ -41,6 +41,9 @@ final class CublasProducts implements AutoCloseable {
    * @param workspace of {@link CublasLt#WORKSPACE_BYTES}, that no other stream uses
    */
   void multiply(CublasLt.Form form, int size, Operands operands, long workspace, long stream) {
+    if (context.rehearsing()) {
+      return;
+    }
     CublasLt.Product product = prepared.get(form);
     if (product == null) {
       product = prepare(form, size, operands, workspace);

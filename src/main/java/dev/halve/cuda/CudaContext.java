@@ -11,6 +11,7 @@ final class CudaContext implements AutoCloseable {
   private final GpuProperties properties;
   private final long context;
   private final long stream;
+  private boolean rehearsing;
 
   /**
    * @throws HalveException if the GPU cannot be used, with the reason and the way out
@@ -42,6 +43,24 @@ final class CudaContext implements AutoCloseable {
   /** Makes this the context of the calling thread: a device may move between threads. */
   void makeCurrent() {
     CudaDriver.setCurrent(context);
+  }
+
+  /**
+   * Runs work of which no kernel and no product is launched: it only says what it will need.
+   *
+   * @see Kernels#compileAhead
+   */
+  void rehearse(Runnable work) {
+    rehearsing = true;
+    try {
+      work.run();
+    } finally {
+      rehearsing = false;
+    }
+  }
+
+  boolean rehearsing() {
+    return rehearsing;
   }
 
   void synchronize() {

@@ -1,14 +1,16 @@
 package dev.halve.cuda;
 
+import static dev.halve.cuda.CudaTraining.addressOrNone;
+
 import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
-import dev.halve.cuda.CudaTraining.ProductGradients;
 import dev.halve.cuda.Operations.Ids;
 import dev.halve.cuda.Operations.Norm;
 import dev.halve.cuda.Operations.Rows;
 import dev.halve.cuda.Products.Activations;
+import dev.halve.cuda.TrainingProducts.Product;
 import dev.halve.engine.AdamW;
 import dev.halve.engine.BatchShape;
 import dev.halve.engine.BertModel;
@@ -28,7 +30,7 @@ import java.util.List;
 
 /**
  * One NVIDIA GPU: inference in fp16 or bf16 with fp32 accumulation, and training in bf16, which
- * {@link CudaTraining} carries out.
+ * {@link CudaTraining} and what is built on it carry out.
  */
 final class CudaDevice implements Device {
   private final DType dtype;
@@ -41,7 +43,12 @@ final class CudaDevice implements Device {
   private final Products products;
   private final Staging staging;
   private final CudaTraining training;
+  private final TrainingProducts trainingProducts;
+  private final TrainingOperations trainingOperations;
   private final TrainingAttention attention;
+  private final GeluGemm geluGemm;
+  private final TrainingLosses losses;
+  private final CudaAdamW optimizer;
   private final Scratch biasScratch;
 
   CudaDevice(int index, DType dtype, KernelCache cache) {
@@ -63,7 +70,15 @@ final class CudaDevice implements Device {
         useCublas && CublasLt.present() ? new CublasProducts(context, measured, bfloat16) : null;
     this.products = new Products(context, kernels, launch, measured, operations, dtype, cublas);
     this.staging = new Staging(context);
-    this.training = new CudaTraining(context, kernels, launch, cublas, staging, bfloat16);
+    int multiprocessors = context.properties().multiprocessors();
+    this.training = new CudaTraining(context, kernels, launch, staging, bfloat16);
+    ColumnSums sums = training.sums();
+    this.trainingProducts = new TrainingProducts(context, training, cublas);
+    this.trainingOperations =
+        new TrainingOperations(training, kernels, launch, sums, multiprocessors);
+    this.geluGemm = new GeluGemm(context, kernels, launch, measured, training, bfloat16);
+    this.losses = new TrainingLosses(training, kernels, launch);
+    this.optimizer = new CudaAdamW(training, kernels, launch, context);
     this.attention =
         new TrainingAttention(
             kernels, launch, operations, training, context.properties().isHopper());
@@ -80,6 +95,10 @@ final class CudaDevice implements Device {
 
   Products products() {
     return products;
+  }
+
+  CudaTraining training() {
+    return training;
   }
 
   @Override
@@ -104,13 +123,14 @@ final class CudaDevice implements Device {
 
   @Override
   public Replay openReplay() {
-    return new CudaReplay(context, training);
+    return new CudaReplay(context, kernels, training);
   }
 
   @Override
   public void upload(Tensor host, Tensor device) {
     context.makeCurrent();
     training.join();
+    training.stale().written(List.of(device));
     try (Arena scratch = Arena.ofConfined()) {
       Tensor typed = host;
       if (host.dtype() != device.dtype()) {
@@ -135,6 +155,7 @@ final class CudaDevice implements Device {
   public void download(Tensor device, Tensor host) {
     context.makeCurrent();
     training.join();
+    training.stale().clear(List.of(device));
     try (Arena scratch = Arena.ofConfined()) {
       Tensor typed =
           host.dtype() == device.dtype()
@@ -153,6 +174,7 @@ final class CudaDevice implements Device {
   public void zero(Tensor tensor) {
     context.makeCurrent();
     training.join();
+    training.stale().written(List.of(tensor));
     CudaDriver.fill(address(tensor), (byte) 0, tensor.bytes(), context.stream());
   }
 
@@ -160,7 +182,7 @@ final class CudaDevice implements Device {
   public void round(Parameter parameter) {
     context.makeCurrent();
     if (parameter.isStraightThrough() && parameter.mask() != null) {
-      training.roundKept(parameter);
+      optimizer.roundKept(parameter);
       return;
     }
     operations.fromFloat(
@@ -199,7 +221,8 @@ final class CudaDevice implements Device {
       Tensor out) {
     context.makeCurrent();
     if (sum != null) {
-      training.layerNorm(x, dropout, residual, gamma, beta, epsilon, sum, statistics, out);
+      trainingOperations.layerNorm(
+          x, dropout, residual, gamma, beta, epsilon, sum, statistics, out);
       return;
     }
     operations.layerNorm(
@@ -269,7 +292,7 @@ final class CudaDevice implements Device {
 
   @Override
   public void linears(Tensor x, List<Linear> linears, Tensor y) {
-    if (!CudaTraining.sideBySide(linears)) {
+    if (!TrainingProducts.sideBySide(linears)) {
       Device.super.linears(x, linears, y);
       return;
     }
@@ -280,7 +303,7 @@ final class CudaDevice implements Device {
     Linear first = linears.getFirst();
     products.dense(
         activations,
-        address(CudaTraining.parameter(first).compute()),
+        address(TrainingProducts.parameter(first).compute()),
         address(first.bias().compute()),
         out,
         first.in(),
@@ -289,26 +312,26 @@ final class CudaDevice implements Device {
 
   @Override
   public void linearsBackward(Tensor x, List<Linear> linears, Tensor dY, Tensor dX) {
-    if (!CudaTraining.sideBySide(linears)) {
+    if (!TrainingProducts.sideBySide(linears)) {
       Device.super.linearsBackward(x, linears, dY, dX);
       return;
     }
     context.makeCurrent();
     Linear first = linears.getFirst();
-    Parameter weight = CudaTraining.parameter(first);
-    training.linearBackward(
-        new ProductGradients(
+    Product product =
+        new Product(
             address(x),
             extent(x, 0),
             first.in(),
-            address(weight.compute()),
+            address(TrainingProducts.parameter(first).compute()),
             linears.stream().mapToInt(Linear::out).sum(),
             address(dY),
-            extent(dY, 1),
-            address(weight.gradient()),
-            address(first.bias().gradient()),
-            address(dX),
-            true));
+            extent(dY, 1));
+    List<Tensor> dWeights =
+        linears.stream().map(each -> TrainingProducts.parameter(each).gradient()).toList();
+    trainingProducts.weightGradient(product, dWeights);
+    trainingProducts.inputGradient(product, address(dX), true);
+    trainingProducts.biasGradient(product, first.bias().gradient());
   }
 
   @Override
@@ -354,7 +377,7 @@ final class CudaDevice implements Device {
   public void embedBackward(
       DeviceBatch batch, Tensor dOut, Tensor dWord, Tensor dPosition, Tensor dType) {
     context.makeCurrent();
-    training.embedBackward(batch, dOut, dWord, dPosition, dType);
+    trainingOperations.embedBackward(batch, dOut, dWord, dPosition, dType);
   }
 
   @Override
@@ -370,7 +393,7 @@ final class CudaDevice implements Device {
       Tensor dBeta,
       Tensor dBias) {
     context.makeCurrent();
-    training.layerNormBackward(
+    trainingOperations.layerNormBackward(
         sum, statistics, gamma, dOut, dSum, dropout, dX, dGamma, dBeta, dBias);
   }
 
@@ -385,50 +408,118 @@ final class CudaDevice implements Device {
       Tensor dX,
       boolean addToInput) {
     context.makeCurrent();
-    Parameter parameter =
-        switch (weight) {
-          case Weight.Dense(Parameter dense) -> dense;
-          case Weight.Masked(Parameter masked) -> masked;
-          case Weight.Compressed compressed ->
-              throw new IllegalArgumentException(compressed.name() + " is for inference only");
-          case Weight.Hybrid hybrid ->
-              throw new IllegalArgumentException(hybrid.name() + " is for inference only");
-        };
+    Parameter parameter = trained(weight);
     if (CudaTraining.isFloat(dY)) {
-      training.headBackward(x, parameter, dY, dWeight, dBias, dX);
+      trainingOperations.headBackward(x, parameter, dY, dWeight, dBias, dX);
       return;
     }
-    training.linearBackward(
-        new ProductGradients(
-            address(x),
-            extent(x, 0),
-            extent(x, 1),
-            address(parameter.compute()),
-            extent(parameter.value(), 0),
-            address(dY) + 2L * column,
-            extent(dY, 1),
-            address(dWeight),
-            dBias == null ? 0 : address(dBias),
-            dX == null ? 0 : address(dX),
-            addToInput));
+    Product product = product(x, parameter, dY, column);
+    trainingProducts.weightGradient(product, List.of(dWeight));
+    if (dX != null) {
+      trainingProducts.inputGradient(product, address(dX), addToInput);
+    }
+    if (dBias != null) {
+      trainingProducts.biasGradient(product, dBias);
+    }
+  }
+
+  private static Product product(Tensor x, Parameter weight, Tensor dY, int column) {
+    return new Product(
+        address(x),
+        extent(x, 0),
+        extent(x, 1),
+        address(weight.compute()),
+        extent(weight.value(), 0),
+        address(dY) + 2L * column,
+        extent(dY, 1));
+  }
+
+  private static Parameter trained(Weight weight) {
+    return switch (weight) {
+      case Weight.Dense(Parameter dense) -> dense;
+      case Weight.Masked(Parameter masked) -> masked;
+      case Weight.Compressed compressed ->
+          throw new IllegalArgumentException(compressed.name() + " is for inference only");
+      case Weight.Hybrid hybrid ->
+          throw new IllegalArgumentException(hybrid.name() + " is for inference only");
+    };
   }
 
   @Override
   public void geluBackward(Tensor x, Tensor dY, Tensor dX, Tensor dBias) {
     context.makeCurrent();
-    training.geluBackward(x, dY, dX, dBias);
+    trainingOperations.geluBackward(
+        address(x), address(dY), address(dX), extent(x, 0), extent(x, 1), addressOrNone(dBias));
+  }
+
+  @Override
+  public void linearGelu(Tensor x, Weight weight, Tensor bias, Tensor inner, Tensor y) {
+    context.makeCurrent();
+    Parameter parameter = trained(weight);
+    int out = extent(inner, 1);
+    geluGemm.run(
+        new GeluGemm.Operands(
+            address(x),
+            address(parameter.compute()),
+            address(inner),
+            address(y),
+            address(bias),
+            0,
+            extent(x, 0),
+            extent(x, 1),
+            out,
+            false),
+        o -> {
+          Activations activations = new Activations(o.x(), o.tokens(), 0, o.inner(), out);
+          products.dense(activations, o.weight(), o.bias(), out, o.in(), false);
+          operations.gelu(o.y(), o.inner(), inner.elements());
+        });
+  }
+
+  @Override
+  public void linearGeluBackward(
+      Tensor activated,
+      Weight weight,
+      Tensor dY,
+      Tensor dWeight,
+      Tensor inner,
+      Tensor dInner,
+      Tensor dInnerBias) {
+    context.makeCurrent();
+    Parameter parameter = trained(weight);
+    Product product = product(activated, parameter, dY, 0);
+    GeluGemm.Operands operands =
+        new GeluGemm.Operands(
+            product.dY(),
+            product.weight(),
+            address(inner),
+            address(dInner),
+            0,
+            address(dInnerBias),
+            product.tokens(),
+            product.out(),
+            product.in(),
+            true);
+    GeluGemm.Separately separately =
+        o -> {
+          trainingProducts.inputGradient(product, o.y(), false);
+          trainingOperations.geluBackward(o.inner(), o.y(), o.y(), o.tokens(), o.out(), o.dBias());
+        };
+    geluGemm.choose(operands, separately);
+    trainingProducts.weightGradient(product, List.of(dWeight));
+    geluGemm.run(operands, separately);
   }
 
   @Override
   public void dropout(Tensor x, Dropout dropout, Tensor y) {
     context.makeCurrent();
-    training.dropout(x, dropout, y);
+    trainingOperations.dropout(x, dropout, y);
   }
 
   @Override
   public void add(Tensor x, Tensor y) {
     context.makeCurrent();
-    training.add(x, y);
+    trainingOperations.add(x, y);
   }
 
   @Override
@@ -455,7 +546,7 @@ final class CudaDevice implements Device {
       Tensor dLogits,
       Tensor loss) {
     context.makeCurrent();
-    training.spanLoss(logits, batch, starts, ends, weight, dLogits, loss);
+    losses.spanLoss(logits, batch, starts, ends, weight, dLogits, loss);
   }
 
   @Override
@@ -468,7 +559,7 @@ final class CudaDevice implements Device {
       Tensor dLogits,
       Tensor loss) {
     context.makeCurrent();
-    training.distillationLoss(logits, teacher, batch, temperature, weight, dLogits, loss);
+    losses.distillationLoss(logits, teacher, batch, temperature, weight, dLogits, loss);
   }
 
   @Override
@@ -480,19 +571,19 @@ final class CudaDevice implements Device {
       Tensor dStudent,
       Tensor loss) {
     context.makeCurrent();
-    training.hiddenLoss(student, teacher, batch, weight, dStudent, loss);
+    losses.hiddenLoss(student, teacher, batch, weight, dStudent, loss);
   }
 
   @Override
   public void chooseMask(Tensor weight, Tensor mask) {
     context.makeCurrent();
-    training.chooseMask(weight, mask);
+    optimizer.chooseMask(weight, mask);
   }
 
   @Override
   public void adamW(List<Parameter> parameters, AdamW settings, int step, Tensor norm) {
     context.makeCurrent();
-    training.adamW(parameters, settings, step, norm);
+    optimizer.step(parameters, settings, step, norm);
   }
 
   static long address(Tensor tensor) {
@@ -507,6 +598,7 @@ final class CudaDevice implements Device {
   public void close() {
     context.makeCurrent();
     context.synchronize();
+    trainingProducts.close();
     training.close();
     staging.close();
     products.close();

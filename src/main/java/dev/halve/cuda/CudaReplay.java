@@ -16,12 +16,22 @@ final class CudaReplay implements Replay {
   private static final int KEPT_GRAPHS = 64;
 
   private final CudaContext context;
+  private final Kernels kernels;
   private final CudaTraining training;
-  private final Set<BatchShape> seen = new HashSet<>();
-  private final LinkedHashMap<BatchShape, CudaGraph> graphs = new LinkedHashMap<>(16, 0.75f, true);
+  private final Set<Start> seen = new HashSet<>();
+  private final LinkedHashMap<Start, Recorded> graphs = new LinkedHashMap<>(16, 0.75f, true);
 
-  CudaReplay(CudaContext context, CudaTraining training) {
+  /** What decides what the work queues: the shape, and the gradients that it may overwrite. */
+  private record Start(BatchShape shape, StaleGradients.State stale) {}
+
+  /**
+   * @param stale the gradients that count as zero afterwards
+   */
+  private record Recorded(CudaGraph graph, StaleGradients.State stale) {}
+
+  CudaReplay(CudaContext context, Kernels kernels, CudaTraining training) {
     this.context = context;
+    this.kernels = kernels;
     this.training = training;
   }
 
@@ -30,27 +40,37 @@ final class CudaReplay implements Replay {
     context.makeCurrent();
     training.join();
     training.set(scalars);
-    CudaGraph graph = graphs.get(shape);
-    if (graph == null) {
-      if (seen.add(shape)) {
+    Start start = new Start(shape, training.stale().state());
+    if (seen.isEmpty()) {
+      kernels.compileAhead(() -> {
+        work.run();
+        training.join();
+      });
+      training.stale().set(start.stale);
+    }
+    Recorded recorded = graphs.get(start);
+    if (recorded == null) {
+      if (seen.add(start)) {
         work.run();
         return;
       }
-      graph = training.record(work);
-      graphs.put(shape, graph);
+      CudaGraph graph = training.record(work);
+      recorded = new Recorded(graph, training.stale().state());
+      graphs.put(start, recorded);
       if (graphs.size() > KEPT_GRAPHS) {
         context.synchronize();
-        graphs.pollFirstEntry().getValue().close();
+        graphs.pollFirstEntry().getValue().graph.close();
       }
     }
-    graph.launch(context);
+    recorded.graph.launch(context);
+    training.stale().set(recorded.stale);
   }
 
   @Override
   public void close() {
     context.makeCurrent();
     context.synchronize();
-    graphs.values().forEach(CudaGraph::close);
+    graphs.values().forEach(each -> each.graph.close());
     graphs.clear();
   }
 }

@@ -21,6 +21,7 @@ final class KernelLaunch {
   private static final int CLUSTER_DIMENSION = 4;
   private static final int PROGRAMMATIC_SERIALIZATION = 6;
 
+  private final long stream;
   private final MemorySegment config;
   private final MemorySegment attributes;
   private final MemorySegment slots;
@@ -31,8 +32,8 @@ final class KernelLaunch {
 
   /** The stream and arena live as long as this. */
   KernelLaunch(Arena arena, long stream) {
+    this.stream = stream;
     config = arena.allocate(CONFIG_BYTES, 8);
-    config.set(JAVA_LONG, 32, stream);
     attributes = arena.allocate(2L * ATTRIBUTE_BYTES, 8);
     config.set(JAVA_LONG, 40, attributes.address());
     slots = arena.allocate((long) ARGUMENTS * SLOT_BYTES, SLOT_BYTES);
@@ -60,6 +61,13 @@ final class KernelLaunch {
     config.set(JAVA_INT, 16, 1);
     config.set(JAVA_INT, 20, 1);
     config.set(JAVA_INT, 24, sharedBytes);
+    config.set(JAVA_LONG, 32, stream);
+    return this;
+  }
+
+  /** On another stream than this object's own. */
+  KernelLaunch on(long other) {
+    config.set(JAVA_LONG, 32, other);
     return this;
   }
 
@@ -120,8 +128,11 @@ final class KernelLaunch {
     return (long) arguments++ * SLOT_BYTES;
   }
 
-  /** Queues the launch. */
+  /** Queues the launch; a kernel without a function stands for one that is not to run. */
   void launch() {
+    if (kernel.function() == 0) {
+      return;
+    }
     config.set(JAVA_INT, 48, attributeCount);
     CudaDriver.launch(config, kernel.function(), pointers, kernel.name());
   }
@@ -129,7 +140,7 @@ final class KernelLaunch {
   /**
    * A loaded kernel.
    *
-   * @param function the driver's handle, valid while its module is loaded
+   * @param function the driver's handle, valid while its module is loaded; 0 in a rehearsal
    * @param sharedBytes of dynamic shared memory a block
    * @param blocks how many the whole GPU holds at once
    */

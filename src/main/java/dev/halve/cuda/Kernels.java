@@ -1,10 +1,16 @@
 package dev.halve.cuda;
 
 import dev.halve.core.DType;
+import dev.halve.core.HalveException;
 import dev.halve.cuda.KernelLaunch.Kernel;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 
 /**
  * The kernels loaded on one GPU, for one element type. Each is compiled, or read from the cache,
@@ -16,6 +22,7 @@ final class Kernels implements AutoCloseable {
   private final DType dtype;
   private final Map<String, Long> modules = new HashMap<>();
   private final Map<String, Kernel> kernels = new HashMap<>();
+  private final Map<String, Callable<byte[]>> ahead = new HashMap<>();
 
   Kernels(CudaContext context, KernelCache cache, DType dtype) {
     this.context = context;
@@ -39,6 +46,13 @@ final class Kernels implements AutoCloseable {
   Kernel get(
       String source, String entry, Map<String, String> definitions, int threads, int sharedBytes) {
     String moduleKey = source + new TreeMap<>(definitions);
+    if (context.rehearsing()) {
+      if (!modules.containsKey(moduleKey)) {
+        ahead.put(moduleKey, () -> compiler.compile(source, complete(definitions)));
+      }
+      int blocks = context.properties().multiprocessors();
+      return new Kernel(entry, 0, threads, sharedBytes, blocks);
+    }
     return kernels.computeIfAbsent(
         moduleKey + entry + threads + "," + sharedBytes,
         key -> {
@@ -59,6 +73,31 @@ final class Kernels implements AutoCloseable {
 
   Kernel get(String source, String entry, Map<String, String> definitions, int threads) {
     return get(source, entry, definitions, threads, 0);
+  }
+
+  /**
+   * Compiles what the work will ask for, side by side and into the cache, and leaves the work
+   * undone: one after another, as they are asked for, it would take several times as long.
+   */
+  void compileAhead(Runnable work) {
+    context.rehearse(work);
+    if (ahead.isEmpty()) {
+      return;
+    }
+    int threads = Math.min(ahead.size(), Runtime.getRuntime().availableProcessors());
+    try (ExecutorService compilers = Executors.newFixedThreadPool(threads)) {
+      for (Future<byte[]> each : compilers.invokeAll(ahead.values())) {
+        each.get();
+      }
+    } catch (InterruptedException stopped) {
+      Thread.currentThread().interrupt();
+    } catch (ExecutionException failed) {
+      throw failed.getCause() instanceof HalveException bad
+          ? bad
+          : new IllegalStateException(failed.getCause());
+    } finally {
+      ahead.clear();
+    }
   }
 
   /** Changes whenever the source or one of its headers does. */

@@ -88,7 +88,9 @@ final class SparseGemm {
     SparseGemmTile tile = choices.get(question);
     if (tile == null) {
       tile = choose(question, operands);
-      choices.put(question, tile);
+      if (!context.rehearsing()) {
+        choices.put(question, tile);
+      }
     }
     multiply(operands, tile, overlap);
   }

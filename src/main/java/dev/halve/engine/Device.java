@@ -183,6 +183,37 @@ public interface Device extends AutoCloseable {
   void geluBackward(Tensor x, Tensor dY, Tensor dX, Tensor dBias);
 
   /**
+   * {@code inner = x · weightᵀ + bias}, {@code y = gelu(inner)}, each {@code [tokens, out]}. A
+   * device may make both at once.
+   */
+  default void linearGelu(Tensor x, Weight weight, Tensor bias, Tensor inner, Tensor y) {
+    linear(x, weight, bias, Epilogue.NONE, inner, 0);
+    gelu(inner, y);
+  }
+
+  /**
+   * Back through the product that reads a GELU, and through the GELU: {@code dInner = (dY · weight)
+   * * gelu'(inner)}. Adds to {@code dWeight}, under the terms of {@link #linearBackward}, and the
+   * sum over tokens of {@code dInner} to {@code dInnerBias}.
+   *
+   * @param activated {@code gelu(inner) [tokens, in]}, the product's input
+   * @param dY {@code [tokens, out]}
+   * @param dInner {@code [tokens, in]}
+   * @param dInnerBias F32 {@code [in]}
+   */
+  default void linearGeluBackward(
+      Tensor activated,
+      Weight weight,
+      Tensor dY,
+      Tensor dWeight,
+      Tensor inner,
+      Tensor dInner,
+      Tensor dInnerBias) {
+    linearBackward(activated, weight, dY, 0, dWeight, null, dInner, false);
+    geluBackward(inner, dInner, dInner, dInnerBias);
+  }
+
+  /**
    * {@code y = dropout(x)} with the token as row and the feature as column; its own backward.
    * {@code y} may be {@code x}.
    */

@@ -64,8 +64,7 @@ public final class FeedForward extends EncoderBlock<FeedForward.Saved> {
     Tensor activated = workspace.take(pass.tokens(), intermediate.out());
     if (pass.training()) {
       inner = workspace.take(pass.tokens(), intermediate.out());
-      intermediate.forward(pass, x, Epilogue.NONE, inner, 0);
-      pass.device().gelu(inner, activated);
+      intermediate.forwardGelu(pass, x, inner, activated);
     } else {
       intermediate.forward(pass, x, Epilogue.GELU, activated, 0);
     }
@@ -81,8 +80,7 @@ public final class FeedForward extends EncoderBlock<FeedForward.Saved> {
     Workspace.Mark mark = workspace.mark();
     Tensor dDense = norm.backward(pass, saved.norm, saved.dropout, output, dOut, dX);
     Tensor dInner = workspace.take(pass.tokens(), intermediate.out());
-    output.backwardWithoutBias(pass, saved.activated, dDense, dInner, false);
-    pass.device().geluBackward(saved.inner, dInner, dInner, intermediate.bias().gradient());
+    output.backwardThroughGelu(pass, saved.activated, dDense, saved.inner, dInner, intermediate);
     intermediate.backwardWithoutBias(pass, saved.x, dInner, dX, true);
     workspace.release(mark);
   }

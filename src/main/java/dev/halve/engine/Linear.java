@@ -386,6 +386,28 @@ public final class Linear implements Sparsifiable, AutoCloseable {
     pass.device().linearBackward(x, weight, dY, 0, parameter().gradient(), null, dX, addToInput);
   }
 
+  /** {@code inner = x · weightᵀ + bias}, {@code y = gelu(inner)}. */
+  void forwardGelu(Pass pass, Tensor x, Tensor inner, Tensor y) {
+    pass.device().linearGelu(x, weight, bias.compute(), inner, y);
+  }
+
+  /**
+   * Adds to the weight's gradient, without the bias's; writes {@code dInner}, the gradient of what
+   * the producer made and GELU turned into this layer's input, and adds to the producer's bias's.
+   */
+  void backwardThroughGelu(
+      Pass pass, Tensor activated, Tensor dY, Tensor inner, Tensor dInner, Linear producer) {
+    pass.device()
+        .linearGeluBackward(
+            activated,
+            weight,
+            dY,
+            parameter().gradient(),
+            inner,
+            dInner,
+            producer.bias().gradient());
+  }
+
   @Override
   public void close() {
     weightPool.close();

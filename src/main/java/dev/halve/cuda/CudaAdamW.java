@@ -1,0 +1,158 @@
+package dev.halve.cuda;
+
+import static dev.halve.cuda.CudaDevice.address;
+import static dev.halve.cuda.CudaTraining.addressOrNone;
+import static java.lang.foreign.ValueLayout.JAVA_LONG;
+
+import dev.halve.core.Tensor;
+import dev.halve.cuda.KernelLaunch.Kernel;
+import dev.halve.engine.AdamW;
+import dev.halve.engine.Parameter;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+
+/** The optimizer's step over all parameters at once, and the choice of masks. */
+final class CudaAdamW {
+  private static final int PIECE_BYTES = 64;
+  private static final int PIECE_ELEMENTS = 1 << 12;
+
+  private final CudaTraining training;
+  private final Kernels kernels;
+  private final KernelLaunch launch;
+  private final CudaContext context;
+  private final Map<List<Long>, Pieces> pieces = new HashMap<>();
+
+  /** A parameter list cut up for the optimizer's kernels, in device memory. */
+  private record Pieces(long address, int count) {}
+
+  CudaAdamW(CudaTraining training, Kernels kernels, KernelLaunch launch, CudaContext context) {
+    this.training = training;
+    this.kernels = kernels;
+    this.launch = launch;
+    this.context = context;
+  }
+
+  void chooseMask(Tensor weight, Tensor mask) {
+    long groups = weight.elements() / 4;
+    launch
+        .of(
+            kernels.get("adamw.cu", "choose_mask", Map.of(), 256),
+            Math.ceilDiv(groups, 256L),
+            1,
+            1,
+            256,
+            0)
+        .with(mask)
+        .with(weight)
+        .with(groups)
+        .launch();
+  }
+
+  /** The compute copy without what the mask prunes. */
+  void roundKept(Parameter parameter) {
+    long elements = parameter.value().elements();
+    Kernel round = kernels.get("adamw.cu", "round_kept", Map.of(), 256);
+    launch
+        .of(round, Math.min(round.blocks(), Math.ceilDiv(elements, 256L)), 1, 1, 256, 0)
+        .with(parameter.compute())
+        .with(parameter.value())
+        .with(parameter.mask())
+        .with(elements)
+        .launch();
+  }
+
+  void step(List<Parameter> parameters, AdamW settings, int step, Tensor norm) {
+    training.requireTraining();
+    training.join();
+    training.setOptimizer(settings, step);
+    // What no backward pass has made since counts as zero.
+    List<Tensor> gradients = parameters.stream().map(Parameter::gradient).toList();
+    training.stale().clear(gradients);
+    Pieces table = pieces(parameters);
+    Kernel squares = kernels.get("adamw.cu", "gradient_squares", Map.of(), 256);
+    int blocks = Math.min(table.count, squares.blocks());
+    long partial = training.scratch(4L * blocks);
+    launch
+        .of(squares, blocks, 1, 1, 256, 0)
+        .with(partial)
+        .with(table.address)
+        .with(table.count)
+        .with(training.scalars())
+        .launch();
+    launch
+        .of(kernels.get("adamw.cu", "gradient_norm", Map.of(), 256), 1, 1, 1, 256, 0)
+        .with(norm)
+        .with(partial)
+        .with(blocks)
+        .launch();
+    launch
+        .of(kernels.get("adamw.cu", "adamw", Map.of(), 256), table.count, 1, 1, 256, 0)
+        .with(norm)
+        .with(table.address)
+        .with(training.scalars())
+        .launch();
+    training.stale().left(gradients.stream().filter(training.stale()::mayStay).toList());
+  }
+
+  private Pieces pieces(List<Parameter> parameters) {
+    List<Long> key = new ArrayList<>(8 * parameters.size());
+    int count = 0;
+    for (Parameter each : parameters) {
+      key.add(address(each.value()));
+      key.add(address(each.compute()));
+      key.add(address(each.gradient()));
+      key.add(address(each.firstMoment()));
+      key.add(address(each.secondMoment()));
+      key.add(addressOrNone(each.mask()));
+      key.add(each.value().elements());
+      key.add(leaves(each));
+      count += Math.toIntExact(Math.ceilDiv(each.value().elements(), (long) PIECE_ELEMENTS));
+    }
+    Pieces found = pieces.get(key);
+    if (found != null) {
+      return found;
+    }
+    if (training.recording()) {
+      throw new IllegalStateException("parameters moved while a step was recorded");
+    }
+    try (Arena scratchArena = Arena.ofConfined()) {
+      MemorySegment host = scratchArena.allocate((long) count * PIECE_BYTES, 8);
+      long at = 0;
+      for (Parameter each : parameters) {
+        for (long from = 0; from < each.value().elements(); from += PIECE_ELEMENTS) {
+          at = putPiece(host, at, each, from);
+        }
+      }
+      long address = training.allocate(host.byteSize());
+      CudaDriver.copyToDevice(address, host.address(), host.byteSize(), context.stream());
+      context.synchronize();
+      Pieces made = new Pieces(address, count);
+      pieces.put(key, made);
+      return made;
+    }
+  }
+
+  private long leaves(Parameter parameter) {
+    return training.stale().mayStay(parameter.gradient()) ? 1 : 0;
+  }
+
+  /** One {@code Piece} of adamw.cu; returns where the next goes. */
+  private long putPiece(MemorySegment host, long at, Parameter parameter, long from) {
+    long[] words = {
+      address(parameter.value()) + 4 * from,
+      address(parameter.gradient()) + 4 * from,
+      address(parameter.firstMoment()) + 4 * from,
+      address(parameter.secondMoment()) + 4 * from,
+      address(parameter.compute()) + 2 * from,
+      parameter.mask() == null ? 0 : address(parameter.mask()) + from,
+      Math.min(PIECE_ELEMENTS, parameter.value().elements() - from),
+      leaves(parameter)
+    };
+    MemorySegment.copy(words, 0, host, JAVA_LONG, at, words.length);
+    return at + PIECE_BYTES;
+  }
+}
