@@ -47,6 +47,7 @@ class KernelCompilationTest {
       sources.add(
           new Source("attention_sm90.cu", Map.of("HEAD", "32", "TRAINING", "1", "DROPOUT", "1")));
       sources.add(new Source("attention_backward_sm90.cu", Map.of("HEAD", "64", "DROPOUT", "1")));
+      sources.add(new Source("attention_backward_sm90.cu", Map.of("HEAD", "32", "DROPOUT", "0")));
       for (Epilogue epilogue : Epilogue.values()) {
         sources.add(sparse(SparseGemmTile.hopperCandidates(6144).getFirst(), epilogue));
       }
