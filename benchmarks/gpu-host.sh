@@ -250,7 +250,8 @@ run() {
   java_halve dev.halve.cli.Main doctor >"$results/doctor.log" 2>&1 || true
   [[ $skip == *,tests,* ]] || gpu_tests
   [[ $skip == *,kernels,* ]] ||
-    java_test dev.halve.cuda.CudaTiming kernels products >"$results/kernels.jsonl" 2>"$results/kernels.err" || true
+    java_test dev.halve.cuda.CudaTiming kernels products ${lengths:+"lengths=$lengths"} \
+      >"$results/kernels.jsonl" 2>"$results/kernels.err" || true
   [[ $skip == *,models,* ]] || models
   [[ $skip == *,quickstart,* ]] ||
     java_halve dev.halve.cli.Main quickstart --device cuda:0 2>&1 | tee "$results/quickstart.log"

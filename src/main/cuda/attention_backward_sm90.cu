@@ -1,42 +1,52 @@
 // The gradients of self-attention on Hopper; what is computed, and in which layouts, is said in
 // attention_backward.cu, which is the same operation for other GPUs and has attention_delta.
 //
-// 32 rows of 384 tokens, hidden 768, heads of 64: 36 GFLOP are 0.05 ms of wgmma; 57 M exponentials,
-// as many hashes of dropout and about ten more instructions each take the schedulers 0.07 ms. So the
-// five products must run beside that arithmetic:
-//   - a block takes a row and head, 128 keys at a time, 64 by each of two warpgroups; what one of them
-//     computes runs beside what the other multiplies;
-//   - keys and values stay in registers as the first operands of S^T = K Q^T and dP^T = V dO^T, whose
-//     results P^T and dS^T are the first operands of dV += (P . D)^T dO and dK += dS^T Q where they
-//     are: 64 queries at a time, read from shared memory once by each warpgroup;
-//   - dS goes to shared memory transposed for dQ = dS K, which the warpgroups make in turns, the even
-//     blocks of queries by one and the odd by the other;
-//   - three stages of queries, so that one barrier a block of queries is enough: behind it dS and the
-//     next stage are there, and the stage before this is done with.
+// 32 rows of 384 tokens, hidden 768, heads of 64: 36 GFLOP are 0.04 ms of wgmma; 57 M exponentials,
+// as many hashes of dropout and about ten more instructions each take the schedulers 0.07 ms. 32 rows
+// as SQuAD has them, 5,357 tokens: 10 GFLOP by blocks of 64, 0.01 ms, and 0.02 ms. So the five products
+// must run beside that arithmetic, and no multiprocessor may wait for a longer row:
+//   - thread blocks take pieces (a row and head) from a common count, the longest rows first. A piece's
+//     keys come 64 at a time by each of two warpgroups, in turns, so that both are busy where the
+//     number of blocks is odd: one is ahead, in the next piece, by as much as the rings hold;
+//   - S^T = K Q^T and dP^T = V dO^T leave P^T and dS^T in registers as the first operands of
+//     dV += (P . D)^T dO and dK += dS^T Q;
+//   - dS goes to shared memory transposed for dQ = dS K, which a third warpgroup makes: of 128 keys at a
+//     time, waiting in fp32 between, since nobody else adds to it;
+//   - the copy engine brings keys, values, queries and dO; nobody waits for all at a barrier.
 //
-// Nothing is added across blocks: the same input gives the same bits.
+// Nothing is added across blocks: the same input gives the same bits, whoever takes a piece.
 //
-// Compile-time: HEAD (32 or 64), DROPOUT. Launch: 256 threads, grid (heads, rows), dynamic shared
-// memory PER_QUERY_AT + STAGES * 3 * QUERIES * 4 + 1024 bytes.
+// Operands: `qkv` and `dOut` are tensor maps as in attention_sm90.cu; what a block of 64 holds of the
+// next row is masked or set to zero.
+//
+// Compile-time: HEAD (32 or 64), DROPOUT. Launch: 512 threads, at most as many blocks as there are
+// multiprocessors and at most rows * heads, dynamic shared memory KEYS_FULL + 2048 bytes. One launch at
+// a time: the count is the module's.
 #include "common.cuh"
 #include "hopper.cuh"
 #include "dropout.cuh"
 
-constexpr int THREADS = 256;
-constexpr int KEYS = 128;
-constexpr int QUERIES = 64;
-constexpr int STAGES = 3;
+constexpr int COMPUTERS = 2;  // warpgroups with keys of their own
+constexpr int THREADS = 128 * (COMPUTERS + 2);
+constexpr int BLOCK = 64;  // keys or queries
+constexpr int KEY_SLOTS = 4, STAGES = 4, PIECES = 4;
 constexpr int ROW_BYTES = HEAD * 2;
 constexpr int ROW_CHUNKS = HEAD / 8;
-constexpr int KEY_BYTES = KEYS * ROW_BYTES;
-constexpr int QUERY_BYTES = QUERIES * ROW_BYTES;
-constexpr int SCORE_BYTES = QUERIES * 128;  // of 64 queries with one warpgroup's keys
+constexpr int BLOCK_BYTES = BLOCK * ROW_BYTES;
+constexpr int SCORE_BYTES = BLOCK * 128;  // of 64 queries with 64 keys
+constexpr int MOST_SORTED = 1024;         // rows
 
-// Shared memory: K, V, two buffers of dS, the stages' Q and dO, and their logSumExp, delta, row keys.
-constexpr int VALUES_AT = KEY_BYTES;
-constexpr int SCORES_AT = VALUES_AT + KEY_BYTES;
-constexpr int STAGES_AT = SCORES_AT + 4 * SCORE_BYTES;
-constexpr int PER_QUERY_AT = STAGES_AT + STAGES * 2 * QUERY_BYTES;
+// Shared memory: slots of K and V; stages of Q and dO; dS of each stage with two blocks of keys; what
+// each query has; the rows from long to short; barriers; pieces.
+constexpr int STAGES_AT = KEY_SLOTS * 2 * BLOCK_BYTES;
+constexpr int SCORES_AT = STAGES_AT + STAGES * 2 * BLOCK_BYTES;
+constexpr int PER_QUERY_AT = SCORES_AT + STAGES * COMPUTERS * SCORE_BYTES;
+constexpr int ORDER_AT = PER_QUERY_AT + STAGES * 3 * BLOCK * 4;
+constexpr int KEYS_FULL = ORDER_AT + MOST_SORTED * 2, KEYS_EMPTY = KEYS_FULL + 8 * KEY_SLOTS;
+constexpr int STAGE_FULL = KEYS_EMPTY + 8 * KEY_SLOTS, STAGE_EMPTY = STAGE_FULL + 8 * STAGES;
+constexpr int SCORES_FULL = STAGE_EMPTY + 8 * STAGES, SCORES_EMPTY = SCORES_FULL + 8 * STAGES;
+constexpr int PIECE_FULL = SCORES_EMPTY + 8 * STAGES, PIECE_EMPTY = PIECE_FULL + 8 * PIECES;
+constexpr int PIECES_AT = PIECE_EMPTY + 8 * PIECES;
 
 // ---- products ------------------------------------------------------------------------------------
 
@@ -56,13 +66,18 @@ constexpr u64 SIXTEEN_ROWS = 16 * ROW_BYTES >> 4;
 
 #define SCORES(c, accumulate)                                                    \
   asm volatile("wgmma.mma_async.sync.aligned.m64n64k16" TYPES "{" NAMES_32 "}, " \
-               "{%32,%33,%34,%35}, %36, " accumulate ", 1, 1, 0;"                \
+               "%32, %33, " accumulate ", 1, 1, 0, 0;"                           \
                : R16(c, s, 0), R16(c, s, 4)                                      \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+               : "l"(a), "l"(b))
 
-// s[64 keys, 64 queries] = or += a[64, 16] * b[64 queries, 16]^T: a from registers.
-template <bool FIRST> DEVICE void multiply_scores(float (&s)[8][4], const u32 (&a)[4], u64 b) {
+// s[64 keys, 64 queries] = or += a[64, 16] * b[64 queries, 16]^T.
+template <bool FIRST> DEVICE void multiply_scores(float (&s)[8][4], u64 a, u64 b) {
   if constexpr (FIRST) SCORES("=f", "0"); else SCORES("+f", "1");
+}
+DEVICE void multiply_block(float (&s)[8][4], u64 a, u64 b) {
+  multiply_scores<true>(s, a, b);
+#pragma unroll
+  for (int step = 1; step < HEAD / 16; step++) multiply_scores<false>(s, a + 2 * step, b + 2 * step);
 }
 
 // d[64, HEAD] += a[64, 16 rows of b] * b[16, HEAD]: a from registers.
@@ -95,103 +110,184 @@ DEVICE void multiply_shared(float (&d)[HEAD / 8][4], u64 a, u64 b) {
 #endif
 }
 
-// ---- loads ---------------------------------------------------------------------------------------
+// ---- the walk ------------------------------------------------------------------------------------
 
-template <int ROWS> DEVICE void load_tile(u32 shared, const element *from, int stride, int valid) {
-#pragma unroll
-  for (int i = 0; i < ROWS * ROW_CHUNKS / THREADS; i++) {
-    const int at = threadIdx.x + i * THREADS, row = at / ROW_CHUNKS, chunk = at % ROW_CHUNKS;
-    copy_async_16(shared + chunk_offset(row, chunk),
-                  from + (u64)(row < valid ? row : 0) * stride + chunk * 8, row < valid);
-  }
-}
+// A row and head.
+struct Piece {
+  int start, length, head;  // length is 0 behind the last
 
-// A row and head of the batch.
-struct Head {
-  const element *query, *dOut;  // its first token's
-  const float *logSumExp, *delta;
-  int start, length, heads, head;
-  u32 seed;
+  DEVICE_MEMBER int blocks() const { return (length + BLOCK - 1) / BLOCK; }
+};
 
-  DEVICE_MEMBER int stride() const { return 3 * heads * HEAD; }
-  DEVICE_MEMBER int query_blocks() const { return (length + QUERIES - 1) / QUERIES; }
+// Pieces in the order in which they are handed out, and how many blocks of keys came before.
+struct Walk {
+  u32 shared;
+  const int4 *pieces;
+  Ring<PIECES> ring;
+  int keyBlocks = 0;
 
-  // A block of queries into its stage. Those past the end have zeros everywhere: P of 1 times a dO, a
-  // dP and a delta of 0.
-  DEVICE_MEMBER void load_stage(u32 shared, int block) const {
-    if (block < query_blocks()) {
-      const int slot = block % STAGES, first = block * QUERIES, valid = length - first;
-      const u32 stage = shared + STAGES_AT + slot * 2 * QUERY_BYTES;
-      load_tile<QUERIES>(stage, query + (u64)first * stride(), stride(), valid);
-      load_tile<QUERIES>(stage + QUERY_BYTES, dOut + (u64)first * heads * HEAD, heads * HEAD, valid);
-      const u32 perQuery = shared + PER_QUERY_AT + slot * 3 * QUERIES * 4 + threadIdx.x * 4;
-      const int each = threadIdx.x % QUERIES;
-      if (threadIdx.x < 2 * QUERIES) {
-        const u64 at = (u64)(start + first + (each < valid ? each : 0)) * heads + head;
-        copy_async_4(perQuery, threadIdx.x < QUERIES ? logSumExp + at : delta + at, each < valid);
-#if DROPOUT
-      } else if (threadIdx.x < 3 * QUERIES) {
-        store_shared(perQuery, dropout_row_key((start + first + each) * heads + head, seed));
-#endif
-      }
-    }
-    copy_async_commit();  // an empty group at the end keeps the count of groups simple
+  DEVICE_MEMBER Piece next() {
+    barrier_wait(shared + PIECE_FULL + 8 * ring.slot, ring.phase);
+    const int4 words = pieces[ring.slot];
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(shared + PIECE_EMPTY + 8 * ring.slot);
+    ring.advance();
+    return {words.x, __shfl_sync(0xffffffffu, words.y, 0), words.z};
   }
 };
 
-// Makes this thread's writes to shared memory, and its copies, visible to wgmma behind a barrier.
-template <int PENDING> DEVICE void publish() {
-  copy_async_wait<PENDING>();
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+struct Arguments {
+  element *dQkv;
+  float *dQuery;
+  const float *logSumExp, *delta;
+  const int *rowOffsets;
+  int rows, heads;
+  float scale;
+  DropoutSite site;
+};
+
+// ---- producers -----------------------------------------------------------------------------------
+
+// Pieces that were taken, beside each block's first; back at 0 when all blocks have seen the end.
+__device__ u32 piecesTaken;
+
+// By one thread: pieces, then for each two blocks of keys of a piece those and all blocks of queries.
+DEVICE void produce(const TensorMap &qkv, const TensorMap &dOut, const Arguments &x, u32 shared,
+                    int4 *pieces, const u16 *order) {
+  Ring<PIECES> ring;
+  Ring<KEY_SLOTS> keys;
+  Ring<STAGES> stage;
+  const int count = x.rows * x.heads, hidden = x.heads * HEAD;
+  int index = blockIdx.x;
+  while (true) {
+    Piece piece = {0, 0, 0};
+    if (index < count) {
+      int row = index / x.heads;
+      piece.head = index - row * x.heads;
+      if (x.rows <= MOST_SORTED) row = order[row];
+      piece.start = x.rowOffsets[row];
+      piece.length = x.rowOffsets[row + 1] - piece.start;
+      index = gridDim.x + atomicInc(&piecesTaken, count - 1);
+      if (piece.length == 0) continue;
+    }
+    barrier_wait(shared + PIECE_EMPTY + 8 * ring.slot, ring.phase ^ 1);
+    pieces[ring.slot] = make_int4(piece.start, piece.length, piece.head, 0);
+    barrier_arrive(shared + PIECE_FULL + 8 * ring.slot);
+    ring.advance();
+    if (piece.length == 0) return;
+    const int blocks = piece.blocks(), column = piece.head * HEAD;
+    for (int key = 0; key < blocks; key += COMPUTERS) {
+      for (int i = key; i < min(blocks, key + COMPUTERS); i++) {
+        const u32 at = shared + keys.slot * 2 * BLOCK_BYTES, full = shared + KEYS_FULL + 8 * keys.slot;
+        barrier_wait(shared + KEYS_EMPTY + 8 * keys.slot, keys.phase ^ 1);
+        barrier_expect(full, 2 * BLOCK_BYTES);
+        load_tile(at, qkv, hidden + column, piece.start + i * BLOCK, full);
+        load_tile(at + BLOCK_BYTES, qkv, 2 * hidden + column, piece.start + i * BLOCK, full);
+        keys.advance();
+      }
+      for (int i = 0; i < blocks; i++) {
+        const u32 at = shared + STAGES_AT + stage.slot * 2 * BLOCK_BYTES;
+        const u32 full = shared + STAGE_FULL + 8 * stage.slot;
+        barrier_wait(shared + STAGE_EMPTY + 8 * stage.slot, stage.phase ^ 1);
+        barrier_expect(full, 2 * BLOCK_BYTES);
+        load_tile(at, qkv, column, piece.start + i * BLOCK, full);
+        load_tile(at + BLOCK_BYTES, dOut, column, piece.start + i * BLOCK, full);
+        stage.advance();
+      }
+    }
+  }
 }
 
-// ---- the arithmetic between the products ---------------------------------------------------------
+// By 64 threads: what each query of a stage has. Those past the end have zeros everywhere: P of 1
+// times a dO, a dP and a delta of 0.
+DEVICE void produce_per_query(const Arguments &x, Walk walk, u32 shared) {
+  Ring<STAGES> stage;
+  const int each = threadIdx.x % BLOCK;
+#if DROPOUT
+  const u32 seed = x.site.seed();
+#endif
+  for (Piece piece = walk.next(); piece.length > 0; piece = walk.next()) {
+    const int blocks = piece.blocks();
+    for (int key = 0; key < blocks; key += COMPUTERS) {
+      for (int i = 0; i < blocks; i++) {
+        const int query = i * BLOCK + each;
+        const u32 at = (piece.start + query) * x.heads + piece.head;
+        float logSumExp = 0.0f, delta = 0.0f;
+        if (query < piece.length) {
+          logSumExp = x.logSumExp[at] * 1.4426950408889634f;
+          delta = x.delta[at];
+        }
+        barrier_wait(shared + STAGE_EMPTY + 8 * stage.slot, stage.phase ^ 1);
+        const u32 to = shared + PER_QUERY_AT + (stage.slot * 3 * BLOCK + each) * 4;
+        store_shared(to, __float_as_uint(logSumExp));
+        store_shared(to + BLOCK * 4, __float_as_uint(delta));
+#if DROPOUT
+        store_shared(to + 2 * BLOCK * 4, dropout_row_key(at, seed));
+#endif
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) barrier_arrive(shared + STAGE_FULL + 8 * stage.slot);
+        stage.advance();
+      }
+    }
+  }
+}
 
-// s becomes P^T; of n-th eight queries this thread's two, of keys lane / 4 and lane / 4 + 8 of its
-// warp's 16. Returns a bit for each element that dropout keeps, and P . D in `kept` as an operand.
-DEVICE u32 probabilities(float (&s)[8][4], u32 (&kept)[4][4], const float *perQuery,
-                         float scaleLog2, int key, int keys, const DropoutSite &site) {
-  u32 bits = 0xffffffffu;
+// Zeros for a block's rows past its row's end, by a warpgroup for itself: 0 times what the next row
+// holds could be NaN.
+DEVICE void clear_rows(u32 block, int valid) {
+  for (int at = valid * ROW_CHUNKS + threadIdx.x % 128; at < BLOCK * ROW_CHUNKS; at += 128) {
+    asm volatile("st.shared.v4.u32 [%0], {%1,%1,%1,%1};" ::"r"(block + at * 16), "r"(0) : "memory");
+  }
+}
+DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+DEVICE void warpgroup_barrier() {
+  asm volatile("bar.sync %0, 128;" ::"r"(threadIdx.x / 128 + 1) : "memory");
+}
+DEVICE void warp_arrive(u32 barrier) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
+}
+
+// ---- 64 keys, by a warpgroup ---------------------------------------------------------------------
+
+// s becomes P^T, negative where dropout drops; of n-th eight queries this thread's two, of keys
+// lane / 4 and lane / 4 + 8 of its warp's 16. P . D in `kept` as an operand.
+DEVICE void probabilities(float (&s)[8][4], u32 (&kept)[4][4], const float *perQuery,
+                          float scaleLog2, int key, const DropoutSite &site) {
 #pragma unroll
   for (int n = 0; n < 8; n++) {
     const int query = n * 8 + threadIdx.x % 4 * 2;
     const float2 logSumExp = *(const float2 *)(perQuery + query);
 #if DROPOUT
-    const uint2 rowKeys = *(const uint2 *)(perQuery + 2 * QUERIES + query);
+    const uint2 rowKeys = *(const uint2 *)(perQuery + 2 * BLOCK + query);
 #endif
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      const float offset = (i % 2 ? logSumExp.y : logSumExp.x) * 1.4426950408889634f;
-      s[n][i] = exp2_fast(s[n][i] * scaleLog2 - offset);
-      if (key + i / 2 * 8 >= keys) s[n][i] = 0.0f;
+      s[n][i] = exp2_fast(s[n][i] * scaleLog2 - (i % 2 ? logSumExp.y : logSumExp.x));
 #if DROPOUT
       const u32 rowKey = i % 2 ? rowKeys.y : rowKeys.x;
-      if (!site.keeps((u32)(key + i / 2 * 8) * DROPOUT_COLUMN, rowKey)) bits &= ~(1u << (n * 4 + i));
+      if (!site.keeps((u32)(key + i / 2 * 8) * DROPOUT_COLUMN, rowKey)) s[n][i] = -s[n][i];
 #endif
     }
-    float p[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) p[i] = bits >> (n * 4 + i) & 1 ? s[n][i] : 0.0f;
-    kept[n / 2][n % 2 * 2] = to_pair(p[0], p[1]);
-    kept[n / 2][n % 2 * 2 + 1] = to_pair(p[2], p[3]);
+    kept[n / 2][n % 2 * 2] = to_positive_pair(s[n][0], s[n][1]);
+    kept[n / 2][n % 2 * 2 + 1] = to_positive_pair(s[n][2], s[n][3]);
   }
-  return bits;
 }
 
 // dS^T = P^T . (dP^T . D - delta), as an operand.
 DEVICE void score_gradients(const float (&p)[8][4], const float (&dP)[8][4], u32 (&dS)[4][4],
-                            const float *perQuery, u32 bits, const DropoutSite &site) {
+                            const float *perQuery, const DropoutSite &site) {
 #pragma unroll
   for (int n = 0; n < 8; n++) {
-    const float2 delta = *(const float2 *)(perQuery + QUERIES + n * 8 + threadIdx.x % 4 * 2);
+    const float2 delta = *(const float2 *)(perQuery + BLOCK + n * 8 + threadIdx.x % 4 * 2);
     float value[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       float gradient = dP[n][i];
 #if DROPOUT
-      gradient = bits >> (n * 4 + i) & 1 ? gradient * site.scale : 0.0f;
+      gradient *= p[n][i] < 0.0f ? 0.0f : site.scale;
 #endif
-      value[i] = p[n][i] * (gradient - (i % 2 ? delta.y : delta.x));
+      value[i] = fabsf(p[n][i]) * (gradient - (i % 2 ? delta.y : delta.x));
     }
     dS[n / 2][n % 2 * 2] = to_pair(value[0], value[1]);
     dS[n / 2][n % 2 * 2 + 1] = to_pair(value[2], value[3]);
@@ -211,87 +307,98 @@ DEVICE void store_transposed(u32 scores, const u32 (&dS)[4][4]) {
   }
 }
 
-// ---- a row and head ------------------------------------------------------------------------------
+// A warp's 16 rows of a gradient, through its own rows of shared memory, so that a row leaves as whole
+// 16-byte chunks.
+DEVICE void write_rows(const float (&d)[HEAD / 8][4], float scale, u32 rows, element *to, int stride,
+                       int valid) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int n = 0; n < HEAD / 8; n += 2) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
+                     rows + chunk_offset(lane % 16, n + lane / 16)),
+                 "r"(to_pair(d[n][0] * scale, d[n][1] * scale)),
+                 "r"(to_pair(d[n][2] * scale, d[n][3] * scale)),
+                 "r"(to_pair(d[n + 1][0] * scale, d[n + 1][1] * scale)),
+                 "r"(to_pair(d[n + 1][2] * scale, d[n + 1][3] * scale))
+                 : "memory");
+  }
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 16 * ROW_CHUNKS / 32; i++) {
+    const int at = lane + 32 * i, row = at / ROW_CHUNKS, chunk = at % ROW_CHUNKS;
+    uint4 words;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                 : "r"(rows + chunk_offset(row, chunk))
+                 : "memory");
+    if (row < valid) *(uint4 *)(to + (u64)row * stride + chunk * 8) = words;
+  }
+  __syncwarp();
+}
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    attention_backward_sm90(element *dQkv, float *dQuery, const element *qkv, const element *dOut,
-                            const float *logSumExp, const float *delta, const int *rowOffsets,
-                            int heads, float scale, DropoutSite site) {
-  extern __shared__ u8 memory[];
-  const u32 shared = (shared_address(memory) + 1023) & ~1023u;
-  const u8 *generic = memory + (shared - shared_address(memory));
-  const int hidden = heads * HEAD, start = rowOffsets[blockIdx.y];
-  Head row = {qkv + (u64)start * 3 * hidden + blockIdx.x * HEAD,
-              dOut + (u64)start * hidden + blockIdx.x * HEAD,
-              logSumExp,
-              delta,
-              start,
-              rowOffsets[blockIdx.y + 1] - start,
-              heads,
-              (int)blockIdx.x,
-              0};
-  if (row.length == 0) return;
-#if DROPOUT
-  row.seed = site.seed();
-#endif
+DEVICE void compute(const Arguments &x, Walk walk, u32 shared, const u8 *generic) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   // By a shuffle, so that the compiler knows it is one for the warp: it serializes wgmma on branches
   // that may diverge.
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
-  const int queryBlocks = row.query_blocks(), stride = row.stride();
-  const float scaleLog2 = scale * 1.4426950408889634f;
-
-  for (int firstKey = 0; firstKey < row.length; firstKey += KEYS) {
-    const int keys = row.length - firstKey;
-    const bool last = keys <= KEYS, active = warpgroup * 64 < keys;
-    __syncthreads();  // all that is shared is done with
-    load_tile<KEYS>(shared, row.query + (u64)firstKey * stride + hidden, stride, keys);
-    load_tile<KEYS>(shared + VALUES_AT, row.query + (u64)firstKey * stride + 2 * hidden, stride, keys);
-    row.load_stage(shared, 0);
-    row.load_stage(shared, 1);
-    publish<1>();
-    __syncthreads();
-
-    u32 k[HEAD / 16][4], v[HEAD / 16][4];
-#pragma unroll
-    for (int step = 0; step < HEAD / 16; step++) {
-      const u32 at = chunk_offset(warpgroup * 64 + warp * 16 + lane % 16, 2 * step + lane / 16);
-      load_matrix_x4(k[step], shared + at);
-      load_matrix_x4(v[step], shared + VALUES_AT + at);
-    }
-    float dK[HEAD / 8][4] = {}, dV[HEAD / 8][4] = {};
-
-    for (int block = 0; block < queryBlocks; block++) {
-      const u32 stage = shared + STAGES_AT + block % STAGES * 2 * QUERY_BYTES;
-      const u32 scores = shared + SCORES_AT + block % 2 * 2 * SCORE_BYTES;
-      const u64 queries = descriptor<ROW_BYTES>(stage);
-      const u64 gradients = descriptor<ROW_BYTES>(stage + QUERY_BYTES);
-      u32 dS[4][4];
-      if (active) {
-        const float *perQuery =
-            (const float *)(generic + PER_QUERY_AT + block % STAGES * 3 * QUERIES * 4);
+  const float scaleLog2 = x.scale * 1.4426950408889634f;
+  const int hidden = x.heads * HEAD;
+  Ring<KEY_SLOTS / COMPUTERS> own;
+  Ring<STAGES> stage;
+  for (Piece piece = walk.next(); piece.length > 0; piece = walk.next()) {
+    const int blocks = piece.blocks();
+    for (int first = 0; first < blocks; first += COMPUTERS) {
+      const int pair = min(blocks - first, COMPUTERS);
+      const int mine = (warpgroup + walk.keyBlocks) % COMPUTERS;  // of the two
+      walk.keyBlocks += pair;
+      if (mine >= pair) {  // only hands the stages on
+        for (int i = 0; i < blocks; i++) {
+          barrier_wait(shared + STAGE_FULL + 8 * stage.slot, stage.phase);
+          barrier_wait(shared + SCORES_EMPTY + 8 * stage.slot, stage.phase ^ 1);
+          warp_arrive(shared + SCORES_FULL + 8 * stage.slot);
+          warp_arrive(shared + STAGE_EMPTY + 8 * stage.slot);
+          stage.advance();
+        }
+        continue;
+      }
+      const int firstKey = (first + mine) * BLOCK, valid = piece.length - firstKey - warp * 16;
+      const int slot = own.slot * COMPUTERS + warpgroup;
+      const u32 keys = shared + slot * 2 * BLOCK_BYTES;
+      barrier_wait(shared + KEYS_FULL + 8 * slot, own.phase);
+      const u64 k = descriptor<ROW_BYTES>(keys), v = descriptor<ROW_BYTES>(keys + BLOCK_BYTES);
+      float dK[HEAD / 8][4] = {}, dV[HEAD / 8][4] = {};
+      for (int block = 0; block < blocks; block++) {
+        const u32 at = shared + STAGES_AT + stage.slot * 2 * BLOCK_BYTES;
+        const float *perQuery = (const float *)(generic + PER_QUERY_AT + stage.slot * 3 * BLOCK * 4);
+        const u64 queries = descriptor<ROW_BYTES>(at);
+        const u64 gradients = descriptor<ROW_BYTES>(at + BLOCK_BYTES);
+        barrier_wait(shared + STAGE_FULL + 8 * stage.slot, stage.phase);
+        if (piece.length < (block + 1) * BLOCK) {
+          clear_rows(at, piece.length - block * BLOCK);
+          clear_rows(at + BLOCK_BYTES, piece.length - block * BLOCK);
+          fence_async();
+          warpgroup_barrier();
+        }
         float s[8][4], dP[8][4];
-        u32 kept[4][4];
+        u32 kept[4][4], dS[4][4];
         wgmma_fence();
-        multiply_scores<true>(s, k[0], queries);
-#pragma unroll
-        for (int step = 1; step < HEAD / 16; step++) {
-          multiply_scores<false>(s, k[step], queries + 2 * step);
-        }
+        multiply_block(s, k, queries);
         wgmma_commit();
-        multiply_scores<true>(dP, v[0], gradients);
-#pragma unroll
-        for (int step = 1; step < HEAD / 16; step++) {
-          multiply_scores<false>(dP, v[step], gradients + 2 * step);
-        }
+        multiply_block(dP, v, gradients);
         wgmma_commit();
         wgmma_wait<1>();
-        const u32 bits = probabilities(s, kept, perQuery, scaleLog2,
-                                       firstKey + warpgroup * 64 + warp * 16 + lane / 4, row.length,
-                                       site);
+        probabilities(s, kept, perQuery, scaleLog2, firstKey + warp * 16 + lane / 4, x.site);
         wgmma_wait<0>();
-        score_gradients(s, dP, dS, perQuery, bits, site);
-        store_transposed(scores + warpgroup * SCORE_BYTES, dS);
+        score_gradients(s, dP, dS, perQuery, x.site);
+        if (valid < 16) {
+#pragma unroll
+          for (int n = 0; n < 4; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+              if (lane / 4 + i % 2 * 8 >= valid) dS[n][i] = 0;
+            }
+          }
+        }
         wgmma_fence();
 #pragma unroll
         for (int step = 0; step < 4; step++) {
@@ -299,20 +406,66 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
           multiply_rows(dK, dS[step], queries + SIXTEEN_ROWS * step);
         }
         wgmma_commit();
+        barrier_wait(shared + SCORES_EMPTY + 8 * stage.slot, stage.phase ^ 1);
+        store_transposed(shared + SCORES_AT + (stage.slot * COMPUTERS + mine) * SCORE_BYTES, dS);
+        fence_async();
+        warp_arrive(shared + SCORES_FULL + 8 * stage.slot);
+        wgmma_wait<0>();
+        warp_arrive(shared + STAGE_EMPTY + 8 * stage.slot);
+        stage.advance();
       }
-      publish<0>();
-      __syncthreads();
-      row.load_stage(shared, block + 2);
+      // Through V, which the warpgroup's last product may still be reading for another warp.
+      warpgroup_barrier();
+      const u32 rows = keys + BLOCK_BYTES + warp * 16 * ROW_BYTES;
+      element *to = x.dQkv + (u64)(piece.start + firstKey + warp * 16) * 3 * hidden + hidden +
+                    piece.head * HEAD;
+      write_rows(dK, x.scale, rows, to, 3 * hidden, valid);
+      write_rows(dV, x.site.scale, rows, to + hidden, 3 * hidden, valid);
+      fence_async();
+      warp_arrive(shared + KEYS_EMPTY + 8 * slot);
+      own.advance();
+    }
+  }
+}
 
-      if (block % 2 == warpgroup) {
-        const int query = block * QUERIES + warp * 16 + lane / 4;
-        const int column = row.head * HEAD + lane % 4 * 2;
-        float *waiting = dQuery + (u64)(start + query) * hidden + column;
+// ---- the queries' gradients, by a warpgroup ------------------------------------------------------
+
+// dQ = dS K for a block of queries with two blocks of keys at a time; between those it waits in fp32,
+// written and read by the same thread.
+DEVICE void gather_queries(const Arguments &x, Walk walk, u32 shared) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, hidden = x.heads * HEAD;
+  Ring<KEY_SLOTS> keys;
+  Ring<STAGES> stage;
+  for (Piece piece = walk.next(); piece.length > 0; piece = walk.next()) {
+    const int blocks = piece.blocks(), column = piece.head * HEAD + lane % 4 * 2;
+    for (int first = 0; first < blocks; first += COMPUTERS) {
+      const int pair = min(blocks - first, COMPUTERS);
+      const bool last = first + pair == blocks;
+      u64 k[COMPUTERS];
+      Ring<KEY_SLOTS> each = keys;
+#pragma unroll
+      for (int i = 0; i < COMPUTERS; i++) {
+        const u32 at = shared + each.slot * 2 * BLOCK_BYTES;
+        k[i] = descriptor<ROW_BYTES>(at);
+        if (i < pair) {
+          barrier_wait(shared + KEYS_FULL + 8 * each.slot, each.phase);
+          const int valid = piece.length - (first + i) * BLOCK;
+          if (valid < BLOCK) {
+            clear_rows(at, valid);
+            fence_async();
+            warpgroup_barrier();
+          }
+          each.advance();
+        }
+      }
+      for (int block = 0; block < blocks; block++) {
+        const int query = block * BLOCK + warp * 16 + lane / 4;
+        float *waiting = x.dQuery + (u64)(piece.start + query) * hidden + column;
         float dQ[HEAD / 8][4] = {};
-        if (firstKey > 0) {
+        if (first > 0) {
 #pragma unroll
           for (int half = 0; half < 2; half++) {
-            if (query + half * 8 < row.length) {
+            if (query + half * 8 < piece.length) {
 #pragma unroll
               for (int n = 0; n < HEAD / 8; n++) {
                 const float2 before = *(const float2 *)(waiting + half * 8 * hidden + n * 8);
@@ -322,54 +475,110 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             }
           }
         }
-        const u64 keyRows = descriptor<ROW_BYTES>(shared);
+        const u64 scores = descriptor<128>(shared + SCORES_AT + stage.slot * COMPUTERS * SCORE_BYTES);
+        barrier_wait(shared + SCORES_FULL + 8 * stage.slot, stage.phase);
         wgmma_fence();
 #pragma unroll
         for (int step = 0; step < 4; step++) {
-          multiply_shared(dQ, descriptor<128>(scores) + 2 * step, keyRows + SIXTEEN_ROWS * step);
+          multiply_shared(dQ, scores + 2 * step, k[0] + SIXTEEN_ROWS * step);
         }
-        if (keys > 64) {
+        if (pair > 1) {
 #pragma unroll
           for (int step = 0; step < 4; step++) {
-            multiply_shared(dQ, descriptor<128>(scores + SCORE_BYTES) + 2 * step,
-                            keyRows + SIXTEEN_ROWS * (4 + step));
+            multiply_shared(dQ, scores + (SCORE_BYTES >> 4) + 2 * step, k[1] + SIXTEEN_ROWS * step);
           }
         }
         wgmma_commit();
         wgmma_wait<0>();
+        warp_arrive(shared + SCORES_EMPTY + 8 * stage.slot);
+        stage.advance();
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-          if (query + half * 8 >= row.length) continue;
-          element *to = dQkv + (u64)(start + query + half * 8) * stride + column;
+          if (query + half * 8 >= piece.length) continue;
+          element *to = x.dQkv + (u64)(piece.start + query + half * 8) * 3 * hidden + column;
 #pragma unroll
           for (int n = 0; n < HEAD / 8; n++) {
             const float2 value = make_float2(dQ[n][2 * half], dQ[n][2 * half + 1]);
             if (last) {
-              *(u32 *)(to + n * 8) = to_pair(value.x * scale, value.y * scale);
+              *(u32 *)(to + n * 8) = to_pair(value.x * x.scale, value.y * x.scale);
             } else {
               *(float2 *)(waiting + half * 8 * hidden + n * 8) = value;
             }
           }
         }
-      } else {
-        wgmma_wait<0>();
+      }
+      for (int i = 0; i < pair; i++) {
+        warp_arrive(shared + KEYS_EMPTY + 8 * keys.slot);
+        keys.advance();
       }
     }
+  }
+}
 
-    if (active) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const int key = warpgroup * 64 + warp * 16 + half * 8 + lane / 4;
-        if (key >= keys) continue;
-        element *to =
-            dQkv + (u64)(start + firstKey + key) * stride + hidden + row.head * HEAD + lane % 4 * 2;
-#pragma unroll
-        for (int n = 0; n < HEAD / 8; n++) {
-          *(u32 *)(to + n * 8) = to_pair(dK[n][2 * half] * scale, dK[n][2 * half + 1] * scale);
-          *(u32 *)(to + hidden + n * 8) =
-              to_pair(dV[n][2 * half] * site.scale, dV[n][2 * half + 1] * site.scale);
-        }
+// ---- the kernel ----------------------------------------------------------------------------------
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    attention_backward_sm90(element *dQkv, float *dQuery, const __grid_constant__ TensorMap qkv,
+                            const __grid_constant__ TensorMap dOut, const float *logSumExp,
+                            const float *delta, const int *rowOffsets, int rows, int heads,
+                            float scale, DropoutSite site) {
+  extern __shared__ u8 memory[];
+  const u32 shared = (shared_address(memory) + 1023) & ~1023u;
+  u8 *generic = memory + (shared - shared_address(memory));
+  u16 *order = (u16 *)(generic + ORDER_AT);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < KEY_SLOTS; i++) {
+      barrier_init(shared + KEYS_FULL + 8 * i, 1);
+      barrier_init(shared + KEYS_EMPTY + 8 * i, 4 + 4);  // its keys' warps, those of dQ
+    }
+    for (int i = 0; i < STAGES; i++) {
+      barrier_init(shared + STAGE_FULL + 8 * i, 1 + 2);
+      barrier_init(shared + STAGE_EMPTY + 8 * i, 4 * COMPUTERS);
+      barrier_init(shared + SCORES_FULL + 8 * i, 4 * COMPUTERS);
+      barrier_init(shared + SCORES_EMPTY + 8 * i, 4);
+    }
+    for (int i = 0; i < PIECES; i++) {
+      barrier_init(shared + PIECE_FULL + 8 * i, 1);
+      barrier_init(shared + PIECE_EMPTY + 8 * i, 4 * COMPUTERS + 4 + 2);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    fence_async();
+  }
+  // The longest rows first, so that the last pieces to be handed out are the smallest.
+  if (rows <= MOST_SORTED) {
+    int *lengths = (int *)generic;
+    for (int row = threadIdx.x; row < rows; row += THREADS) {
+      lengths[row] = rowOffsets[row + 1] - rowOffsets[row];
+    }
+    __syncthreads();
+    for (int row = threadIdx.x; row < rows; row += THREADS) {
+      const int length = lengths[row];
+      int longer = 0;
+      for (int other = 0; other < rows; other++) {
+        longer += lengths[other] > length || (lengths[other] == length && other < row);
       }
+      order[longer] = row;
+    }
+    fence_async();
+  }
+  __syncthreads();
+  int4 *pieces = (int4 *)(generic + PIECES_AT);
+  const Arguments arguments = {dQkv, dQuery, logSumExp, delta, rowOffsets, rows, heads, scale, site};
+  const Walk walk = {shared, pieces};
+  const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+  if (warpgroup < COMPUTERS) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
+    compute(arguments, walk, shared, generic);
+  } else if (warpgroup == COMPUTERS) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 72;");
+    gather_queries(arguments, walk, shared);
+  } else {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    const int warp = threadIdx.x / 32 % 4;
+    if (warp < 2) {
+      produce_per_query(arguments, walk, shared);
+    } else if (threadIdx.x % 128 == 64) {
+      produce(qkv, dOut, arguments, shared, pieces, order);
     }
   }
 }

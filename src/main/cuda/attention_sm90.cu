@@ -3,17 +3,19 @@
 //
 // 256 rows of 384 tokens, hidden 768, heads of 64: 604 MB at 3.0 TB/s are 0.20 ms; 116 GFLOP at 4,096
 // a cycle and multiprocessor 0.13 ms; 453 M exponentials at 16 a cycle 0.13 ms, and about five more
-// instructions for each of them 0.14 ms. So memory is the floor, and arithmetic comes near it only if
-// all of these overlap:
+// instructions for each of them 0.14 ms. 256 rows as SQuAD has them, 46,226 tokens: 284 MB are 0.09 ms,
+// 35 GFLOP and 138 M exponentials, by 64 queries and 32 keys at least, 0.04 ms each. So memory is the
+// floor, and arithmetic comes near it only if all of these overlap:
 //   - products by wgmma: Q, K and V are read from shared memory where the copy engine left them, P
 //     comes from registers, and V is read transposed, so that nothing is shuffled;
 //   - within a warpgroup (64 queries), the product with a tile's values runs while the exponentials
 //     of the next tile are taken;
-//   - three warpgroups on a multiprocessor do so at their own pace, and one takes exponentials while
-//     another multiplies; a fourth one's first thread keeps STAGES tiles of keys and values, and the
-//     next queries, in flight;
-//   - a block walks over (row, head, block of 192 queries), the queries fastest, so that a head's
-//     keys and values come from L2 for all but the first.
+//   - four warpgroups on a multiprocessor do so at their own pace. They take blocks of 64 queries in
+//     turns, of whatever row and head is next, so that none idles where a row is short; keys and
+//     values are loaded once for all blocks of a row and head, into one ring of tiles that all four
+//     read;
+//   - two warps keep tiles and queries in flight, and share the work out (Walk): by what it costs, so
+//     that short rows and long ones end together, and computed from rowOffsets alone.
 //
 // The running maximum is only a reference that keeps exponentials in range: it moves when some
 // exponent would pass 8, P is at most 256, and what moving costs (rescaling the sums and the output)
@@ -23,33 +25,36 @@
 // A tile at the end of a row holds tokens of the next one: their products are masked, their values
 // set to zero, since they may be anything.
 //
-// In training (TRAINING 1) each query's logSumExp is kept, and P is dropped out (DROPOUT 1) after it was
-// summed; attention.cu says how.
+// In training (TRAINING 1) each query's logSumExp is kept, and P is dropped out (DROPOUT 1) after it
+// was summed; attention.cu says how.
 //
-// Compile-time: HEAD (32 or 64), TRAINING, DROPOUT. Launch: 512 threads, as many blocks as there are multiprocessors or
-// pieces of work, dynamic shared memory (2 * QUERIES + 2 * STAGES * KEYS) * HEAD * 2 + 2048 bytes.
+// Compile-time: HEAD (32 or 64), TRAINING, DROPOUT. Launch: 640 threads, at most as many blocks as there
+// are multiprocessors, dynamic shared memory BARRIERS_AT + 2048 bytes.
 #include "common.cuh"
 #include "hopper.cuh"
 #include "dropout.cuh"
 
-constexpr int WARPGROUPS = 3;
-constexpr int QUERIES = 64 * WARPGROUPS;
-constexpr int KEYS = 128;  // a tile; a row's last one is half as wide where half suffices
-constexpr int HALF = 64;
-constexpr int STAGES = 4;
+constexpr int WARPGROUPS = 4;  // and one of producers
+constexpr int CONSUMER_REGISTERS = 112, PRODUCER_REGISTERS = 32;
+constexpr int QUERIES = 64;    // of a warpgroup
+constexpr int KEYS = 64;       // a tile; a row's last one is half as wide where half suffices
+constexpr int HALF = KEYS / 2;
+constexpr int STAGES = 10;
 constexpr int ROW_BYTES = HEAD * 2;
 constexpr int ROW_CHUNKS = HEAD / 8;
-constexpr int BOX_BYTES = 64 * ROW_BYTES;  // what one copy brings, and a warpgroup's queries
+constexpr int QUERY_BYTES = QUERIES * ROW_BYTES;
 constexpr int TILE_BYTES = KEYS * ROW_BYTES;
 constexpr float RANGE = 8.0f;  // log2 of the largest P
 
-// Shared memory: two buffers of queries, the rings of keys and of values, barriers.
-constexpr int QUERIES_AT = 0, KEYS_AT = 2 * WARPGROUPS * BOX_BYTES;
+// Shared memory: two buffers of queries for each warpgroup, the rings of keys and of values, barriers,
+// and what the queries' buffers hold.
+constexpr int QUERIES_AT = 0, QUERY_SLOTS = 2 * WARPGROUPS, KEYS_AT = QUERY_SLOTS * QUERY_BYTES;
 constexpr int VALUES_AT = KEYS_AT + STAGES * TILE_BYTES;
 constexpr int BARRIERS_AT = VALUES_AT + STAGES * TILE_BYTES;
-constexpr int QUERIES_FULL = BARRIERS_AT, QUERIES_EMPTY = QUERIES_FULL + 16;
-constexpr int KEYS_FULL = QUERIES_EMPTY + 16, KEYS_EMPTY = KEYS_FULL + 8 * STAGES;
+constexpr int QUERIES_FULL = BARRIERS_AT, QUERIES_EMPTY = QUERIES_FULL + 8 * QUERY_SLOTS;
+constexpr int KEYS_FULL = QUERIES_EMPTY + 8 * QUERY_SLOTS, KEYS_EMPTY = KEYS_FULL + 8 * STAGES;
 constexpr int VALUES_FULL = KEYS_EMPTY + 8 * STAGES, VALUES_EMPTY = VALUES_FULL + 8 * STAGES;
+constexpr int BLOCKS_AT = (VALUES_EMPTY + 8 * STAGES + 31) & ~31;
 
 // ---- products ------------------------------------------------------------------------------------
 
@@ -70,27 +75,24 @@ DEVICE u64 descriptor(u32 shared) {
 // Products with up to KEYS keys: of n-th eight, this thread's two columns of each of its two rows.
 typedef float Products[KEYS / 8][4];
 
-#define NAMES_64                                                            \
-  NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47," \
-           "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define KEYS_32(c, accumulate)                                                       \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n32k16" TYPES "{" NAMES_16 "}, "     \
+               "%16, %17, " accumulate ", 1, 1, 0, 0;"                               \
+               : R16(c, s, 0)                                                        \
+               : "l"(q), "l"(k))
 #define KEYS_64(c, accumulate)                                                       \
   asm volatile("wgmma.mma_async.sync.aligned.m64n64k16" TYPES "{" NAMES_32 "}, "     \
                "%32, %33, " accumulate ", 1, 1, 0, 0;"                               \
                : R16(c, s, 0), R16(c, s, 4)                                          \
-               : "l"(q), "l"(k))
-#define KEYS_128(c, accumulate)                                                      \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16" TYPES "{" NAMES_64 "}, "    \
-               "%64, %65, " accumulate ", 1, 1, 0, 0;"                               \
-               : R16(c, s, 0), R16(c, s, 4), R16(c, s, 8), R16(c, s, 12)             \
                : "l"(q), "l"(k))
 
 // s[64 queries, N keys] = or += q[64, 16] * k[N, 16]^T, both rows of shared memory. The first product
 // takes no sums in, so that their registers are free until it is issued.
 template <int N, bool FIRST> DEVICE void multiply_keys(Products &s, u64 q, u64 k) {
   if constexpr (N == KEYS) {
-    if constexpr (FIRST) KEYS_128("=f", "0"); else KEYS_128("+f", "1");
-  } else {
     if constexpr (FIRST) KEYS_64("=f", "0"); else KEYS_64("+f", "1");
+  } else {
+    if constexpr (FIRST) KEYS_32("=f", "0"); else KEYS_32("+f", "1");
   }
 }
 
@@ -113,68 +115,168 @@ DEVICE void multiply_values(float (&o)[HEAD / 8][4], const u32 (&p)[4], u64 v) {
 
 struct Work {
   const int *rowOffsets;
-  int pieces, heads, queryBlocks;
+  int rows, heads;
+
+  // From the last row to the first: what the product before wrote last is still in L2, and what is
+  // written last here is what the next product reads first.
+  DEVICE_MEMBER int start(int row) const { return rowOffsets[rows - 1 - row]; }
+  DEVICE_MEMBER int length(int row) const { return rowOffsets[rows - row] - start(row); }
 };
 
-// A piece of work: a block of queries of a row and head. Producer and consumers step through the same
-// ones; those past their row's end are stepped over.
-struct Piece {
-  int index, start, length, column, firstQuery;
+DEVICE int blocks_of(int length) { return (length + QUERIES - 1) / QUERIES; }
+// What a block of queries takes, in blocks of keys: those of its row, and two for all the rest.
+DEVICE int cost_of(int blocks) { return blocks + 2; }
 
-  DEVICE_MEMBER bool find(const Work &work) {
-    for (; index < work.pieces; index += gridDim.x) {
-      // From the last row to the first: what the product before wrote last is still in L2, and what is
-      // written last here is what the next product reads first.
-      const int fromLast = work.pieces - 1 - index;
-      const int rowAndHead = fromLast / work.queryBlocks;
-      firstQuery = (fromLast - rowAndHead * work.queryBlocks) * QUERIES;
-      const int row = rowAndHead / work.heads;
-      column = (rowAndHead - row * work.heads) * HEAD;
-      start = work.rowOffsets[row];
-      length = work.rowOffsets[row + 1] - start;
-      if (firstQuery < length) return true;
-    }
-    return false;
-  }
-  DEVICE_MEMBER bool next(const Work &work) {
-    index += gridDim.x;
-    return find(work);
-  }
+// Blocks of queries of one row and head, whose keys and values are loaded once for all of them.
+struct Piece {
+  int start, length, column, block, blocks;
+
   DEVICE_MEMBER int tiles() const { return (length + KEYS - 1) / KEYS; }
 };
 
-DEVICE void produce(const TensorMap &qkv, u32 shared, const Work &work, int hidden) {
-  Piece piece;
-  piece.index = blockIdx.x;
-  Ring<2> queries;
-  Ring<STAGES> stage;
-  for (bool more = piece.find(work); more; more = piece.next(work)) {
-    // Warpgroups whose queries lie past the row's end take theirs too, which keeps the counts simple.
-    barrier_wait(shared + QUERIES_EMPTY + 8 * queries.slot, queries.phase ^ 1);
-    const u32 full = shared + QUERIES_FULL + 8 * queries.slot;
-    barrier_expect(full, WARPGROUPS * BOX_BYTES);
+// One thread block's share of the work, by a whole warp. All blocks of queries, row by row, head by
+// head, lie on a line, each as long as its cost; the line is cut into equal parts, a few for each thread
+// block, which takes those that begin in its parts. Parts next to each other run at the same time, so
+// that a token's heads are read together; short parts cut through too many rows.
+constexpr int MOST_PARTS = 5, LEAST_PART = 32;
+
+struct Walk {
+  Work work;
+  int before, total;         // on the line: this lane's rows' first, the end
+  int part, partLength, at;  // the part's begin, the next block's
+  int row, head, block;
+
+  DEVICE_MEMBER int rows_a_lane() const { return (work.rows + 31) / 32; }
+  DEVICE_MEMBER int row_cost(int row) const {
+    const int blocks = blocks_of(work.length(row));
+    return work.heads * blocks * cost_of(blocks);
+  }
+
+  DEVICE_MEMBER Walk(const Work &work) : work(work) {
+    const int lane = threadIdx.x % 32, first = lane * rows_a_lane();
+    int sum = 0;
+    for (int i = first; i < min(work.rows, first + rows_a_lane()); i++) sum += row_cost(i);
+    total = sum;
 #pragma unroll
-    for (int i = 0; i < WARPGROUPS; i++) {
-      load_tile(shared + QUERIES_AT + (queries.slot * WARPGROUPS + i) * BOX_BYTES, qkv, piece.column,
-                piece.start + piece.firstQuery + 64 * i, full);
+    for (int distance = 1; distance < 32; distance <<= 1) {
+      const int other = __shfl_up_sync(0xffffffffu, total, distance);
+      if (lane >= distance) total += other;
     }
-    queries.advance();
+    before = total - sum;
+    total = __shfl_sync(0xffffffffu, total, 31);
+    const int parts = max(1, min(MOST_PARTS, total / (int)(gridDim.x * LEAST_PART))) * gridDim.x;
+    partLength = (total + parts - 1) / parts;
+    part = ((int)blockIdx.x - (int)gridDim.x) * partLength;
+    at = part + partLength;
+  }
+
+  // To the first block of queries at or behind a point of the line.
+  DEVICE_MEMBER void seek(int point) {
+    const int lane = __popc(__ballot_sync(0xffffffffu, before <= point)) - 1;
+    at = __shfl_sync(0xffffffffu, before, lane);
+    row = lane * rows_a_lane();
+    for (int cost; at + (cost = row_cost(row)) <= point; row++) at += cost;
+    const int blocks = blocks_of(work.length(row)), each = cost_of(blocks);
+    const int index = (point - at + each - 1) / each;
+    at += index * each;
+    head = index / blocks;
+    block = index - head * blocks;
+    if (head == work.heads) next_row();
+  }
+  DEVICE_MEMBER void next_row() {
+    head = block = 0;
+    do row++;
+    while (row < work.rows && work.length(row) == 0);
+  }
+
+  DEVICE_MEMBER bool next(Piece &piece) {
+    while (at >= min(part + partLength, total)) {
+      part += gridDim.x * partLength;
+      if (part >= total) return false;
+      seek(part);
+    }
+    piece.start = work.start(row);
+    piece.length = work.length(row);
+    piece.column = head * HEAD;
+    piece.block = block;
+    const int blocks = blocks_of(piece.length), each = cost_of(blocks);
+    piece.blocks = min(blocks - block, (part + partLength - at + each - 1) / each);
+    // A warpgroup takes several blocks of a piece only if its keys stay in the ring.
+    if (piece.tiles() > STAGES) piece.blocks = min(piece.blocks, WARPGROUPS);
+    at += piece.blocks * each;
+    block += piece.blocks;
+    if (block == blocks) {
+      block = 0;
+      if (++head == work.heads) next_row();
+    }
+    return true;
+  }
+};
+
+// What a buffer of queries holds, for the warpgroup that takes it.
+struct Block {
+  int token, valid;    // of its first query; queries and those past the row's end
+  int length, column;  // of the row and head; length is 0 behind the last block
+  int tile;            // of the ring's tiles, its row's first
+  int again;           // whether this warpgroup's next block takes the same tiles
+};
+
+DEVICE void produce_queries(const TensorMap &qkv, u32 shared, Block *blocks, const Work &work) {
+  Walk walk(work);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  Piece piece;
+  Ring<QUERY_SLOTS> slot;
+  int tile = 0;
+  const bool leader = threadIdx.x % 32 == 0;
+  for (bool more = walk.next(piece); more; more = walk.next(piece)) {
+    for (int i = 0; i < piece.blocks; i++) {
+      const int first = (piece.block + i) * QUERIES;
+      const u32 full = shared + QUERIES_FULL + 8 * slot.slot;
+      barrier_wait(shared + QUERIES_EMPTY + 8 * slot.slot, slot.phase ^ 1);
+      if (leader) {
+        blocks[slot.slot] = {piece.start + first, piece.length - first, piece.length,
+                             piece.column,        tile,                 i + WARPGROUPS < piece.blocks};
+        barrier_expect(full, QUERY_BYTES);
+        load_tile(shared + QUERIES_AT + slot.slot * QUERY_BYTES, qkv, piece.column,
+                  piece.start + first, full);
+      }
+      slot.advance();
+    }
+    tile += piece.tiles();
+  }
+  for (int i = 0; i < WARPGROUPS; i++) {
+    barrier_wait(shared + QUERIES_EMPTY + 8 * slot.slot, slot.phase ^ 1);
+    if (leader) {
+      blocks[slot.slot] = {0, 0, 0, 0, tile, 0};
+      barrier_arrive(shared + QUERIES_FULL + 8 * slot.slot);
+    }
+    slot.advance();
+  }
+}
+
+DEVICE void produce_keys(const TensorMap &qkv, u32 shared, const Work &work) {
+  Walk walk(work);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  Piece piece;
+  Ring<STAGES> stage;
+  const int hidden = work.heads * HEAD;
+  const bool leader = threadIdx.x % 32 == 0;
+  for (bool more = walk.next(piece); more; more = walk.next(piece)) {
     for (int tile = 0; tile < piece.tiles(); tile++) {
       const int row = piece.start + tile * KEYS;
       const u32 at = stage.slot * TILE_BYTES, keys = shared + KEYS_FULL + 8 * stage.slot,
                 values = shared + VALUES_FULL + 8 * stage.slot;
-      const int boxes = piece.length - tile * KEYS <= HALF ? 1 : 2;
       barrier_wait(shared + KEYS_EMPTY + 8 * stage.slot, stage.phase ^ 1);
-      barrier_expect(keys, boxes * BOX_BYTES);
-      for (int i = 0; i < boxes; i++) {
-        load_tile(shared + KEYS_AT + at + i * BOX_BYTES, qkv, hidden + piece.column, row + 64 * i,
-                  keys);
+      if (leader) {
+        barrier_expect(keys, TILE_BYTES);
+        load_tile(shared + KEYS_AT + at, qkv, hidden + piece.column, row, keys);
       }
       barrier_wait(shared + VALUES_EMPTY + 8 * stage.slot, stage.phase ^ 1);
-      barrier_expect(values, boxes * BOX_BYTES);
-      for (int i = 0; i < boxes; i++) {
-        load_tile(shared + VALUES_AT + at + i * BOX_BYTES, qkv, 2 * hidden + piece.column,
-                  row + 64 * i, values);
+      if (leader) {
+        barrier_expect(values, TILE_BYTES);
+        load_tile(shared + VALUES_AT + at, qkv, 2 * hidden + piece.column, row, values);
       }
       stage.advance();
     }
@@ -192,6 +294,8 @@ struct Consumer {
   float reference[2], sum[2], shrink[2];
   u32 p[KEYS / 16][4];
   Ring<STAGES> keys, values;
+  int tile;    // of the rings
+  bool again;  // the tiles of this block are this warpgroup's next block's, too
   u64 q;
 #if TRAINING
   float *logSumExp;  // of the piece's head
@@ -224,7 +328,7 @@ struct Consumer {
     wgmma_commit();
   }
   DEVICE_MEMBER void release_keys() {
-    if (threadIdx.x % 32 == 0) barrier_arrive(shared + KEYS_EMPTY + 8 * keys.slot);
+    if (!again && threadIdx.x % 32 == 0) barrier_arrive(shared + KEYS_EMPTY + 8 * keys.slot);
     keys.advance();
   }
   // Waits for a tile of values, which stays until release_values.
@@ -242,7 +346,7 @@ struct Consumer {
     wgmma_commit();
   }
   DEVICE_MEMBER void release_values() {
-    if (threadIdx.x % 32 == 0) barrier_arrive(shared + VALUES_EMPTY + 8 * values.slot);
+    if (!again && threadIdx.x % 32 == 0) barrier_arrive(shared + VALUES_EMPTY + 8 * values.slot);
     values.advance();
   }
 
@@ -427,73 +531,78 @@ struct Consumer {
     }
   }
 
-  // A warpgroup without queries in this piece only hands the tiles on.
-  DEVICE_MEMBER void skip(int tiles) {
-    for (int j = 0; j < tiles; j++) {
+  // Hands on the tiles before a block's.
+  DEVICE_MEMBER void skip_to(int next) {
+    again = false;
+    for (; tile < next; tile++) {
       barrier_wait(shared + KEYS_FULL + 8 * keys.slot, keys.phase);
       release_keys();
-      barrier_wait(shared + VALUES_FULL + 8 * values.slot, values.phase);
+      wait_values();
       release_values();
     }
   }
 };
 
-DEVICE void consume(element *out, u32 shared, const Work &work, int hidden, float scaleLog2
+DEVICE void consume(element *out, u32 shared, const Block *blocks, int heads, float scaleLog2
 #if TRAINING
                     , float *logSumExp, const DropoutSite &site
 #endif
 ) {
-  const int warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32 % 4;
+  const int warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, hidden = heads * HEAD;
   Consumer consumer;
   consumer.shared = shared;
   consumer.scaleLog2 = scaleLog2;
+  consumer.tile = 0;
 #if TRAINING
   consumer.site = site;
 #if DROPOUT
   consumer.seed = site.seed();
 #endif
 #endif
-  Piece piece;
-  piece.index = blockIdx.x;
   Ring<2> queries;
-  for (bool more = piece.find(work); more; more = piece.next(work)) {
-    const int firstQuery = piece.firstQuery + 64 * warpgroup;
-    const u32 buffer =
-        shared + QUERIES_AT + (queries.slot * WARPGROUPS + warpgroup) * BOX_BYTES;
-    barrier_wait(shared + QUERIES_FULL + 8 * queries.slot, queries.phase);
-    if (firstQuery < piece.length) {
-      consumer.start(buffer);
+  while (true) {
+    const int slot = queries.slot * WARPGROUPS + warpgroup;
+    const u32 buffer = shared + QUERIES_AT + slot * QUERY_BYTES;
+    const Block &block = blocks[slot];
+    barrier_wait(shared + QUERIES_FULL + 8 * slot, queries.phase);
+    consumer.skip_to(block.tile);
+    const int length = block.length;
+    if (length == 0) break;
+    consumer.start(buffer);
 #if TRAINING
-      const int first = (piece.start + firstQuery + 16 * warp) * work.heads + piece.column / HEAD;
-      consumer.logSumExp = logSumExp + first;
+    const int first = (block.token + 16 * warp) * heads + block.column / HEAD;
+    consumer.logSumExp = logSumExp + first;
 #if DROPOUT
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const int query = half * 8 + threadIdx.x % 32 / 4;
-        consumer.rowKeys[half] = dropout_row_key(first + query * work.heads, consumer.seed);
-      }
-#endif
-#endif
-      consumer.attend(piece.length);
-      // The warpgroup's last product may still be reading these queries for another warp.
-      asm volatile("bar.sync %0, 128;" ::"r"(warpgroup + 1) : "memory");
-      const int query = firstQuery + 16 * warp;
-      consumer.finish(buffer + 16 * warp * ROW_BYTES,
-                      out + (u64)(piece.start + query) * hidden + piece.column, hidden,
-                      piece.length - query);
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    } else {
-      consumer.skip(piece.tiles());
+    for (int half = 0; half < 2; half++) {
+      const int query = half * 8 + threadIdx.x % 32 / 4;
+      consumer.rowKeys[half] = dropout_row_key(first + query * heads, consumer.seed);
     }
+#endif
+#endif
+    const Ring<STAGES> keys = consumer.keys;
+    consumer.again = block.again;
+    consumer.attend(length);
+    if (consumer.again) {
+      consumer.keys = consumer.values = keys;
+    } else {
+      consumer.tile += (length + KEYS - 1) / KEYS;
+    }
+    // The warpgroup's last product may still be reading these queries for another warp.
+    asm volatile("bar.sync %0, 128;" ::"r"(warpgroup + 1) : "memory");
+    consumer.finish(buffer + 16 * warp * ROW_BYTES,
+                    out + (u64)(block.token + 16 * warp) * hidden + block.column, hidden,
+                    block.valid - 16 * warp);
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(shared + QUERIES_EMPTY + 8 * queries.slot);
+    if (threadIdx.x % 32 == 0) barrier_arrive(shared + QUERIES_EMPTY + 8 * slot);
     queries.advance();
   }
 }
 
-extern "C" __global__ void __launch_bounds__(512, 1)
+extern "C" __global__ void __launch_bounds__(128 * WARPGROUPS + 128, 1)
     attention_sm90(element *out, const __grid_constant__ TensorMap qkv, const int *rowOffsets,
-                   int rows, int heads, int queryBlocks, float scaleLog2
+                   int rows, int heads, float scaleLog2
 #if TRAINING
                    , float *logSumExp, DropoutSite site
 #endif
@@ -502,9 +611,9 @@ extern "C" __global__ void __launch_bounds__(512, 1)
   const u32 shared = (shared_address(memory) + 1023) & ~1023u;
   if (threadIdx.x == 0) {
     constexpr int warps = 4 * WARPGROUPS;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < QUERY_SLOTS; i++) {
       barrier_init(shared + QUERIES_FULL + 8 * i, 1);
-      barrier_init(shared + QUERIES_EMPTY + 8 * i, warps);
+      barrier_init(shared + QUERIES_EMPTY + 8 * i, 4);
     }
     for (int i = 0; i < STAGES; i++) {
       barrier_init(shared + KEYS_FULL + 8 * i, 1);
@@ -516,19 +625,21 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
   __syncthreads();
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-  const Work work = {rowOffsets, rows * heads * queryBlocks, heads, queryBlocks};
-  const int hidden = heads * HEAD;
+  Block *blocks = (Block *)(memory + (shared - shared_address(memory)) + BLOCKS_AT);
   if (threadIdx.x >= 128 * WARPGROUPS) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-    if (threadIdx.x == 128 * WARPGROUPS) produce(qkv, shared, work, hidden);
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
+    const Work work = {rowOffsets, rows, heads};
+    const int warp = threadIdx.x / 32 - 4 * WARPGROUPS;
+    if (warp == 0) produce_keys(qkv, shared, work);
+    if (warp == 1) produce_queries(qkv, shared, blocks, work);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
+    wait_for_previous_kernel();
+    let_next_kernel_start();
 #if TRAINING
-    consume(out, shared, work, hidden, scaleLog2, logSumExp, site);
+    consume(out, shared, blocks, heads, scaleLog2, logSumExp, site);
 #else
-    consume(out, shared, work, hidden, scaleLog2);
+    consume(out, shared, blocks, heads, scaleLog2);
 #endif
   }
 }

@@ -36,6 +36,12 @@ DEVICE u32 to_pair(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
+// Zeros where negative.
+DEVICE u32 to_positive_pair(float low, float high) {
+  u32 pair;
+  asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
 #else
 DEVICE float to_float(element bits) {
   float value;
@@ -52,6 +58,12 @@ DEVICE element to_element(float value) {
 DEVICE u32 to_pair(float low, float high) {
   u32 pair;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+// Zeros where negative.
+DEVICE u32 to_positive_pair(float low, float high) {
+  u32 pair;
+  asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
 #endif

@@ -377,6 +377,14 @@ final class CudaDriver {
     BYTES_128
   }
 
+  /** The least that L2 fetches from memory for a tile; in the driver's order. */
+  enum Promotion {
+    NONE,
+    BYTES_64,
+    BYTES_128,
+    BYTES_256
+  }
+
   /**
    * Describes a row-major matrix of 16-bit elements to the copy engine. Elements outside are read
    * as zeros and never written.
@@ -384,6 +392,7 @@ final class CudaDriver {
    * @param allocator of the 128 bytes of the result, which a kernel takes by value
    * @param rowBytes from one row to the next, a multiple of 16
    * @param boxWidth, boxHeight of the tile that one copy moves
+   * @param promotion of what L2 fetches
    */
   static MemorySegment encodeTensorMap(
       SegmentAllocator allocator,
@@ -394,10 +403,10 @@ final class CudaDriver {
       long rowBytes,
       int boxWidth,
       int boxHeight,
-      Swizzle swizzle) {
+      Swizzle swizzle,
+      Promotion promotion) {
     final int float16Type = 6;
     final int bfloat16Type = 9;
-    final int promoteTo256Bytes = 3;
     MemorySegment map = allocator.allocate(128, 64);
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment sizes = arena.allocateFrom(JAVA_LONG, width, height);
@@ -419,7 +428,7 @@ final class CudaDriver {
                       steps.address(),
                       0,
                       swizzle.ordinal(),
-                      promoteTo256Bytes,
+                      promotion.ordinal(),
                       0));
     }
     return map;

@@ -236,6 +236,7 @@ final class GeluGemm {
         2L * width,
         64,
         boxRows,
-        CudaDriver.Swizzle.BYTES_128);
+        CudaDriver.Swizzle.BYTES_128,
+        CudaDriver.Promotion.BYTES_256);
   }
 }

@@ -1,5 +1,6 @@
 package dev.halve.cuda;
 
+import dev.halve.cuda.CudaDriver.Promotion;
 import dev.halve.cuda.CudaDriver.Swizzle;
 import dev.halve.cuda.KernelLaunch.Kernel;
 import java.lang.foreign.Arena;
@@ -181,10 +182,12 @@ final class Operations {
    * @param kept null in inference
    */
   void attentionSm90(long out, long qkv, Rows rows, int heads, int headSize, Kept kept) {
-    int queries = 192;
-    int stages = 4;
-    int keys = 128;
-    int sharedBytes = (2 * queries + 2 * stages * keys) * headSize * 2 + 2048;
+    int warpgroups = 4;
+    int queries = 64;
+    int keys = 64;
+    int stages = 10;
+    int barriers = 2048;
+    int sharedBytes = 2 * (warpgroups * queries + stages * keys) * headSize * 2 + barriers;
     Kernel kernel =
         kernels.get(
             "attention_sm90.cu",
@@ -195,38 +198,39 @@ final class Operations {
                     "HEAD", String.valueOf(headSize),
                     "TRAINING", "1",
                     "DROPOUT", CudaTraining.flag(kept.dropout)),
-            512,
+            128 * (warpgroups + 1),
             sharedBytes);
-    int queryBlocks = Math.ceilDiv(rows.longest, queries);
-    long pieces = (long) rows.count * heads * queryBlocks;
-    int width = 3 * heads * headSize;
+    long blocks = (long) rows.count * heads * Math.ceilDiv(rows.longest, queries);
     try (Arena arena = Arena.ofConfined()) {
-      MemorySegment map =
-          CudaDriver.encodeTensorMap(
-              arena,
-              false,
-              qkv,
-              width,
-              rows.tokens,
-              2L * width,
-              headSize,
-              64,
-              headSize == 64 ? Swizzle.BYTES_128 : Swizzle.BYTES_64);
       launch
-          .of(kernel, Math.min(pieces, kernel.blocks()), 1, 1, kernel.threads(), sharedBytes)
+          .of(kernel, Math.min(blocks, kernel.blocks()), 1, 1, kernel.threads(), sharedBytes)
           .overlapping(overlap)
           .with(out)
-          .with(map)
+          .with(headMap(arena, qkv, 3 * heads * headSize, rows.tokens, headSize))
           .with(rows.rowOffsets)
           .with(rows.count)
           .with(heads)
-          .with(queryBlocks)
           .with(scaleLog2(headSize));
       if (kept != null) {
         launch.with(kept.logSumExp).with(kept.site);
       }
       launch.launch();
     }
+  }
+
+  /** A matrix {@code [tokens, width]} of which a copy takes a head's columns of 64 tokens. */
+  static MemorySegment headMap(Arena arena, long matrix, int width, int tokens, int headSize) {
+    return CudaDriver.encodeTensorMap(
+        arena,
+        false,
+        matrix,
+        width,
+        tokens,
+        2L * width,
+        headSize,
+        64,
+        headSize == 64 ? Swizzle.BYTES_128 : Swizzle.BYTES_64,
+        Promotion.BYTES_128);
   }
 
   /** The softmax's scale, for exponentials of base 2. */

@@ -254,7 +254,8 @@ final class SparseGemm {
         2L * pitch,
         64,
         boxTokens,
-        CudaDriver.Swizzle.BYTES_128);
+        CudaDriver.Swizzle.BYTES_128,
+        CudaDriver.Promotion.BYTES_256);
   }
 
   private void launchSm80(

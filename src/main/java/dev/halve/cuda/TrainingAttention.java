@@ -8,6 +8,7 @@ import dev.halve.cuda.KernelLaunch.Kernel;
 import dev.halve.cuda.Operations.Rows;
 import dev.halve.engine.DeviceBatch;
 import dev.halve.engine.Dropout;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.Map;
 
@@ -99,7 +100,28 @@ final class TrainingAttention {
         .with(dOut)
         .with(chunks)
         .launch();
+    float scale = (float) (1 / Math.sqrt(headSize));
     MemorySegment site = training.site(dropout);
+    if (hopper) {
+      int blocks = Math.min(kernel.blocks(), heads * batch.rows());
+      try (Arena arena = Arena.ofConfined()) {
+        launch
+            .of(kernel, blocks, 1, 1, kernel.threads(), kernel.sharedBytes())
+            .with(dQkv)
+            .with(dQuery)
+            .with(Operations.headMap(arena, address(qkv), 3 * hidden, batch.tokens(), headSize))
+            .with(Operations.headMap(arena, address(dOut), hidden, batch.tokens(), headSize))
+            .with(logSumExp)
+            .with(delta)
+            .with(batch.rowOffsets())
+            .with(batch.rows())
+            .with(heads)
+            .with(scale)
+            .with(site)
+            .launch();
+      }
+      return;
+    }
     launch
         .of(kernel, heads, batch.rows(), 1, kernel.threads(), kernel.sharedBytes())
         .with(dQkv)
@@ -110,7 +132,7 @@ final class TrainingAttention {
         .with(delta)
         .with(batch.rowOffsets())
         .with(heads)
-        .with((float) (1 / Math.sqrt(headSize)))
+        .with(scale)
         .with(site)
         .launch();
   }
@@ -123,20 +145,27 @@ final class TrainingAttention {
         "DROPOUT", CudaTraining.flag(!dropout.isNone()));
   }
 
-  /** Both take the same arguments and 128 keys at a time. */
+  /** Both take 128 keys at a time. */
   private Kernel backwardKernel(int headSize, Dropout dropout) {
     int rowBytes = 2 * headSize;
     if (hopper) {
-      int stages = 3;
-      int queries = 64;
-      int scores = 4 * queries * 128;
-      int shared = 2 * 128 * rowBytes + scores + stages * queries * (2 * rowBytes + 12) + 1024;
+      int block = 64;
+      int keySlots = 4;
+      int stages = 4;
+      int scores = 2 * block * 128;
+      int sorted = 1024;
+      int barriers = 2048;
+      int shared =
+          keySlots * 2 * block * rowBytes
+              + stages * (block * (2 * rowBytes + 12) + scores)
+              + 2 * sorted
+              + barriers;
       Map<String, String> definitions =
           Map.of(
               "HEAD", String.valueOf(headSize),
               "DROPOUT", CudaTraining.flag(!dropout.isNone()));
       return kernels.get(
-          "attention_backward_sm90.cu", "attention_backward_sm90", definitions, 256, shared);
+          "attention_backward_sm90.cu", "attention_backward_sm90", definitions, 512, shared);
     }
     int queries = 32;
     int stage = queries * (2 * rowBytes + 12);

@@ -254,7 +254,9 @@ class CudaKernelsTest {
     batches.add(new int[] {512});
     batches.add(new int[] {384, 384});
     batches.add(new int[] {17, 1, 130, 64, 65, 3, 128, 129, 200, 63});
+    batches.add(new int[] {700, 40});
     batches.add(tensors.random().ints(9, 1, 300).toArray());
+    batches.add(tensors.random().ints(150, 0, 40).toArray());
     for (int headSize : new int[] {32, 64}) {
       for (int[] lengths : batches) {
         // Deviation 3 makes sharp softmaxes, whose maximum moves from tile to tile.
@@ -296,12 +298,25 @@ class CudaKernelsTest {
       operations.attentionSm90(
           outSm90.address(),
           qkv.address(),
-          new Rows(address(tensors.integers(padded)), lengths.length + 3, 512, tokens),
+          new Rows(
+              address(tensors.integers(padded)),
+              lengths.length + 3,
+              Math.max(longest, 512),
+              tokens),
           heads,
           headSize);
-      assertThat(Reference.relativeError(outSm90.read(), expected))
+      float[] found = outSm90.read();
+      assertThat(Reference.relativeError(found, expected))
           .as("attention_sm90.cu, " + what)
           .isLessThan(2 * tolerance);
+      Poisoned again = new Poisoned(device, pool, device.computeType(), tokens, hidden);
+      operations.attentionSm90(
+          again.address(),
+          qkv.address(),
+          new Rows(address(rowOffsets), lengths.length, longest, tokens),
+          heads,
+          headSize);
+      assertThat(again.read()).as("the same again, " + what).isEqualTo(found);
     }
   }
 

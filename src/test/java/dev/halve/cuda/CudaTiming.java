@@ -63,6 +63,7 @@ final class CudaTiming {
           gpu.name(), CudaDriver.version(), dtype, CublasLt.path());
       if (all || chosen.contains("kernels")) {
         timing.kernels();
+        timing.attention(lengths);
       }
       if (all || chosen.contains("products")) {
         timing.products();
@@ -135,11 +136,6 @@ final class CudaTiming {
         long out = pool.allocate(2L * tokens * 3072);
         Operand scale = tensors.normal(1, 0.1, hidden);
         Norm norm = new Norm(scale.address(), scale.address(), 1e-12f);
-        int[] offsets = new int[rows + 1];
-        for (int row = 0; row <= rows; row++) {
-          offsets[row] = row * SEQUENCE;
-        }
-        Rows batch = new Rows(address(tensors.integers(offsets)), rows, SEQUENCE, tokens);
         Operations operations = device.operations();
         double mega = 1e-6 * tokens * hidden;
         memory(
@@ -155,23 +151,63 @@ final class CudaTiming {
             () ->
                 operations.head(
                     out, false, 2, qkv, scale.address(), scale.address(), tokens, hidden / 2, 2));
-        double flops = 4.0 * rows * SEQUENCE * SEQUENCE * hidden;
-        for (int heads : new int[] {12, 24}) {
-          int headSize = hidden / heads;
+      }
+    }
+  }
+
+  /** Of full rows, and of the first rows of a length file. */
+  private void attention(int[] lengths) {
+    for (int rows : BATCHES) {
+      int[] full = new int[rows];
+      Arrays.fill(full, SEQUENCE);
+      attentionOf(full);
+      if (lengths != null) {
+        attentionOf(Arrays.copyOf(lengths, rows));
+      }
+    }
+  }
+
+  private void attentionOf(int[] lengths) {
+    int hidden = 768;
+    int rows = lengths.length;
+    int[] offsets = new int[rows + 1];
+    double pairs = 0;
+    for (int row = 0; row < rows; row++) {
+      offsets[row + 1] = offsets[row] + lengths[row];
+      pairs += (double) lengths[row] * lengths[row];
+    }
+    int tokens = offsets[rows];
+    double flops = 4 * pairs * hidden;
+    try (CudaPool pool = device.openPool()) {
+      RandomTensors tensors = new RandomTensors(device, pool, 1);
+      Operand block = tensors.normal(0, 1, 128, 3L * hidden);
+      long qkv = pool.allocate(Math.ceilDiv(tokens, 128) * block.tensor().bytes());
+      for (int at = 0; at < Math.ceilDiv(tokens, 128); at++) {
+        CudaDriver.copyOnDevice(
+            qkv + at * block.tensor().bytes(),
+            block.address(),
+            block.tensor().bytes(),
+            context.stream());
+      }
+      long out = pool.allocate(2L * tokens * hidden);
+      int longest = Arrays.stream(lengths).max().orElseThrow();
+      Rows batch = new Rows(address(tensors.integers(offsets)), rows, longest, tokens);
+      Operations operations = device.operations();
+      for (int heads : new int[] {12, 24}) {
+        int headSize = hidden / heads;
+        attention(
+            "attention",
+            tokens,
+            headSize,
+            flops,
+            () -> operations.attentionSm80(out, qkv, batch, heads, headSize));
+        if (context.properties().isHopper()) {
           attention(
-              "attention",
+              "attention_sm90",
               tokens,
               headSize,
               flops,
-              () -> operations.attentionSm80(out, qkv, batch, heads, headSize));
-          if (context.properties().isHopper()) {
-            attention(
-                "attention_sm90",
-                tokens,
-                headSize,
-                flops,
-                () -> operations.attentionSm90(out, qkv, batch, heads, headSize));
-          }
+              () -> operations.attentionSm90(out, qkv, batch, heads, headSize));
         }
       }
     }

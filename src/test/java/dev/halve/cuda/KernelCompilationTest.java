@@ -47,6 +47,7 @@ class KernelCompilationTest {
       sources.add(
           new Source("attention_sm90.cu", Map.of("HEAD", "32", "TRAINING", "1", "DROPOUT", "1")));
       sources.add(new Source("attention_backward_sm90.cu", Map.of("HEAD", "64", "DROPOUT", "1")));
+      sources.add(new Source("attention_backward_sm90.cu", Map.of("HEAD", "32", "DROPOUT", "0")));
       for (boolean backward : new boolean[] {false, true}) {
         sources.add(
             new Source("gelu_gemm_sm90.cu", GeluGemm.tiles(1).getFirst().definitions(backward)));
