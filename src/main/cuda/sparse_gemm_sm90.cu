@@ -57,6 +57,7 @@
 #include "hopper.cuh"
 
 constexpr int BIAS_GELU = 1, BIAS_RESIDUAL = 2;
+constexpr bool MOMENTS = NORM && EPILOGUE == BIAS_RESIDUAL;  // of y are written
 constexpr int CLUSTER = CLUSTER_OUT * CLUSTER_TOKENS;
 constexpr int PEERS = CLUSTER_OUT + CLUSTER_TOKENS - 1;  // blocks that write into one's stages
 constexpr int BLOCK_BYTES = 4608, METADATA = 4096;       // of 64 outputs by 64 inputs
@@ -266,31 +267,25 @@ DEVICE void move_pieces(const Walk &walk, u32 shared, int warpgroup, const Tenso
   };
   auto make_ready = [&](int n) {
     const int slot = n % STORE_BUFFERS;
-    if (EPILOGUE == BIAS_RESIDUAL) {
+    if (leader && EPILOGUE == BIAS_RESIDUAL) {
       barrier_expect(ready + 8 * slot, PIECE_BYTES);
       load_tile(pieces + slot * PIECE_BYTES, residual, column(n), row(n), ready + 8 * slot);
-    } else {
+    } else if (leader || MOMENTS) {
       barrier_arrive(ready + 8 * slot);
     }
   };
-  if (leader) {
-    for (int n = 0; n < STORE_BUFFERS && n < tiles * perTile; n++) make_ready(n);
-  }
+  for (int n = 0; n < STORE_BUFFERS && n < tiles * perTile; n++) make_ready(n);
   for (int n = 0; n < tiles * perTile; n++) {
     const int slot = n % STORE_BUFFERS;
     barrier_wait(staged + 8 * slot, n / STORE_BUFFERS & 1);
     if (leader) store_tile(pieces + slot * PIECE_BYTES, y, column(n), row(n));
-    if (NORM && EPILOGUE == BIAS_RESIDUAL) {
-      if (column(n) < out) {
-        write_moments(yMoments + (u64)(column(n) / 64) * tokens, pieces + slot * PIECE_BYTES,
-                      row(n), tokens, out - column(n));
-      }
-      __syncwarp();
+    if (MOMENTS && column(n) < out) {
+      write_moments(yMoments + (u64)(column(n) / 64) * tokens, pieces + slot * PIECE_BYTES, row(n),
+                    tokens, out - column(n));
     }
-    if (leader) {
-      asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-      if (n + STORE_BUFFERS < tiles * perTile) make_ready(n + STORE_BUFFERS);
-    }
+    if (leader) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+    __syncwarp();
+    if (n + STORE_BUFFERS < tiles * perTile) make_ready(n + STORE_BUFFERS);
   }
 }
 
@@ -360,6 +355,17 @@ struct Consumer {
     multiply<1>(sums, weight_descriptor(w, 1), x_descriptor(x, 1), metadata);
   }
 
+  // Scale and shift of this thread's two tokens in each eight of sixteen.
+  DEVICE_MEMBER void load_norms(float4 (&pairs)[2], u32 shared) const {
+#pragma unroll
+    for (int half = 0; NORM && half < 2; half++) {
+      asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
+                   : "=f"(pairs[half].x), "=f"(pairs[half].y), "=f"(pairs[half].z),
+                     "=f"(pairs[half].w)
+                   : "r"(shared + half * 64));
+    }
+  }
+
   // Rounds one block's sums and hands them to the mover, a piece at a time. A thread of lane 4g + c
   // in warp w holds, for each eight tokens, outputs 16w + g and 16w + g + 8 at tokens 2c and 2c + 1.
   DEVICE_MEMBER void store(const float (&sums)[ACCUMULATORS], const Affine (&outputs)[2]) {
@@ -372,20 +378,20 @@ struct Consumer {
     for (int piece = 0; piece < PIECES; piece++) {
       const u32 at = shared + PIECES_AT + (first + buffer.slot) * PIECE_BYTES + row * 128 + chunk * 16;
       barrier_wait(shared + READY_AT + 8 * (first + buffer.slot), buffer.phase);
+      float4 next[2] = {};  // norms are fetched a step ahead
+      load_norms(next, norms + piece * STORE_TOKENS * 8);
 #pragma unroll
       for (int j = 0; j < STORE_TOKENS / 16; j++) {
         const float *s = sums + (piece * STORE_TOKENS + 16 * j) / 2;
+        const float4 pairs[2] = {next[0], next[1]};
+        if ((j + 1) * 16 < STORE_TOKENS) {
+          load_norms(next, norms + (piece * STORE_TOKENS + (j + 1) * 16) * 8);
+        }
         u32 words[4] = {0, 0, 0, 0};
         if (EPILOGUE == BIAS_RESIDUAL) load_matrix_x4_transposed(words, at + j * 16 * 128);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-          float4 pair = {};  // scale and shift of this thread's two tokens of eight
-          if (NORM) {
-            asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
-                         : "=f"(pair.x), "=f"(pair.y), "=f"(pair.z), "=f"(pair.w)
-                         : "r"(norms + (piece * STORE_TOKENS + j * 16 + half * 8) * 8)
-                         : "memory");
-          }
+          const float4 &pair = pairs[half];
 #pragma unroll
           for (int i = 2 * half; i < 2 * half + 2; i++) {
             const Affine &o = outputs[i % 2];
@@ -396,8 +402,7 @@ struct Consumer {
         store_transposed(at + j * 16 * 128, words);
       }
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-      __syncwarp();
-      if (lane == 0) barrier_arrive(shared + STAGED_AT + 8 * (first + buffer.slot));
+      barrier_arrive(shared + STAGED_AT + 8 * (first + buffer.slot));
       buffer.advance();
     }
   }
@@ -552,8 +557,8 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
       barrier_init(shared + EMPTY_AT + 8 * i, PEERS * WARPGROUPS);
     }
     for (int i = 0; i < WARPGROUPS * STORE_BUFFERS; i++) {
-      barrier_init(shared + READY_AT + 8 * i, 1);
-      barrier_init(shared + STAGED_AT + 8 * i, 4);
+      barrier_init(shared + READY_AT + 8 * i, MOMENTS ? 32 : 1);
+      barrier_init(shared + STAGED_AT + 8 * i, 128);
     }
     for (int i = 0; NORM && i < 2; i++) {
       barrier_init(shared + NORM_FULL_AT + 8 * i, 1);
