@@ -420,7 +420,10 @@ final class CudaCompiledModel implements CompiledModel {
 
   private void fill(PackedBatch batch, Bucket bucket) {
     MemorySegment target = pinnedIds.segment();
-    target.asSlice(0, 12L * bucket.tokens).fill((byte) 0);
+    long past = 4L * (bucket.tokens - batch.tokens());
+    for (int end = 1; end <= 3; end++) {
+      target.asSlice(4L * end * bucket.tokens - past, past).fill((byte) 0);
+    }
     MemorySegment.copy(batch.tokenIds(), 0, target, ValueLayout.JAVA_INT, 0, batch.tokens());
     MemorySegment.copy(
         batch.typeIds(), 0, target, ValueLayout.JAVA_INT, 4L * bucket.tokens, batch.tokens());

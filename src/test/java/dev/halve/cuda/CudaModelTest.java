@@ -18,7 +18,10 @@ import dev.halve.engine.Parameter;
 import dev.halve.engine.Pass;
 import dev.halve.engine.PretrainedModel;
 import dev.halve.engine.Workspace;
+import java.io.IOException;
 import java.lang.foreign.Arena;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -177,6 +180,40 @@ class CudaModelTest {
           .hasMessageContaining("smaller batch");
       // The device is as good as before.
       assertThat(pool.allocate(DType.F32, 10).shape().elements()).isEqualTo(10);
+    }
+  }
+
+  /** In a process of its own, since nothing brings a lost context back. */
+  @Test
+  void aKernelThatCrashesSaysThatTheDeviceIsLost() throws IOException, InterruptedException {
+    Gpu.open(DType.F16).close();
+    Process process =
+        new ProcessBuilder(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "--enable-native-access=ALL-UNNAMED",
+                "-cp",
+                System.getProperty("java.class.path"),
+                Crash.class.getName())
+            .redirectError(ProcessBuilder.Redirect.DISCARD)
+            .start();
+    String said = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    assertThat(process.waitFor()).isZero();
+    assertThat(said)
+        .contains("CUDA_ERROR_ILLEGAL_ADDRESS")
+        .contains("the GPU's context is lost: start the process again");
+  }
+
+  /** Reads where nothing is and prints what the next wait for the device says. */
+  static final class Crash {
+    public static void main(String[] arguments) {
+      CudaDevice device = Gpu.open(DType.F16);
+      try {
+        device.operations().toFloat(1L << 20, 1L << 20, 1);
+        device.context().synchronize();
+      } catch (HalveException lost) {
+        System.out.println(lost.getMessage());
+      }
+      Runtime.getRuntime().halt(0);
     }
   }
 
