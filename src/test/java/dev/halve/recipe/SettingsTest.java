@@ -77,6 +77,46 @@ class SettingsTest {
         .isEqualTo(TutorialSettings.FULL);
   }
 
+  private static TutorialSettings reconstructing(DataSettings data, MaskSettings masks) {
+    TutorialSettings full = TutorialSettings.FULL;
+    return new TutorialSettings(
+        full.preset(),
+        full.model(),
+        full.device(),
+        data,
+        full.features(),
+        full.fineTune(),
+        full.pruning(),
+        full.retrain(),
+        RecoverySettings.PLAIN.withMasks(masks),
+        full.evaluation(),
+        full.latency(),
+        full.method(),
+        false,
+        new ReconstructionSettings(100, 1e-3));
+  }
+
+  @Test
+  void aReconstructionCalibratesOnTrainingQuestions() {
+    DataSettings files = DataSettings.files(Path.of("/data/train.json"), Path.of("/data/dev.json"));
+    TutorialSettings settings = reconstructing(files, MaskSettings.FIXED);
+    assertThat(settings.plan().calibration().file()).isEqualTo(Path.of("/data/train.json"));
+    assertThat(settings.plan().method()).isEqualTo(PruningMethod.MAGNITUDE);
+    assertThat(Json.MAPPER.readValue(Json.compact(settings), TutorialSettings.class))
+        .isEqualTo(settings);
+    refuses(
+        () -> reconstructing(DataSettings.SYNTHETIC, MaskSettings.FIXED),
+        "reconstruction calibrates on training questions from a file; name it with --train");
+    MaskSettings decaying =
+        new MaskSettings(0, 6e-5, null, 1, 0.5, PruningSettings.SEMI_STRUCTURED);
+    refuses(
+        () -> reconstructing(files, decaying),
+        "masks that are chosen in training start from the dense model, not from a reconstructed"
+            + " one; leave one of them out");
+    refuses(
+        () -> new ReconstructionSettings(0, 1), "reconstruction steps must be 1 or more, found 0");
+  }
+
   @Test
   void theFullPresetIsTheTutorials() {
     TrainingSettings training = TutorialSettings.FULL.fineTune();
