@@ -34,9 +34,6 @@ final class CpuDevice implements Device {
   /** Tokens of one part of an elementwise operation. */
   private static final int TOKEN_BLOCK = 64;
 
-  /** Tokens of a 2:4 product for which it pays to turn them about. */
-  private static final int PANEL_TOKENS = 96;
-
   /** Elements of one part of an optimizer step. */
   private static final int ELEMENT_BLOCK = 1 << 16;
 
@@ -290,10 +287,10 @@ final class CpuDevice implements Device {
 
   private void sparse(
       Tensor x, PackedSparseWeight weight, Tensor bias, Epilogue epilogue, Tensor y, int column) {
-    if (x.extent(0) < PANEL_TOKENS) {
+    PanelKernels kernels = CpuKernels.best().panels();
+    if (x.extent(0) < kernels.fewestTokens()) {
       TiledProduct.run(team, weight, x, bias, epilogue, y, column);
     } else {
-      PanelKernels kernels = CpuKernels.best().panels();
       PanelLinear.run(team, scratch, kernels, weight, x, bias, epilogue, y, column);
     }
   }

@@ -45,6 +45,15 @@ record PanelKernels(
         rows -> KernelCompiler.densePanel(lanes, vectors, rows));
   }
 
+  /**
+   * Tokens of a 2:4 product for which it pays to turn them about. Tiles need as many permutations
+   * as multiply-adds, of which AVX2 does one a cycle and no more; with 16 registers they spill as
+   * well.
+   */
+  int fewestTokens() {
+    return lanes == 8 ? 16 : 96;
+  }
+
   /** Plain loops, for JVMs without vectors of at least four floats. */
   static PanelKernels scalar() {
     int lanes = Math.max(4, VectorMath.LANES);

@@ -54,20 +54,33 @@ final class PanelLinear {
       Tensor y,
       int column) {
     int tokens = (int) x.extent(0);
-    Panels panels = new Panels(kernels.lanes(), tokens, team.size());
+    // Where a widest panel each would be too many tokens, members share a panel's rows: each turns
+    // it about for itself, which costs less than narrower panels.
+    boolean few = tokens <= Panels.MOST_VECTORS * kernels.lanes() * (team.size() - 1);
+    int shares = few ? Math.min(team.size(), weight.rowBlocks()) : 1;
+    Panels panels = new Panels(kernels.lanes(), tokens, few ? 1 : team.size());
     panels.cut(tokens);
     long xPitch = x.extent(1) * Float.BYTES;
     long yPitch = y.extent(1) * Float.BYTES;
     team.run(
-        panels.count(),
-        (panel, member) -> {
+        panels.count() * shares,
+        (share, member) -> {
+          int panel = share / shares;
           int vectors = panels.vectors(panel);
           int first = panels.firstToken(panel);
           PanelLinear part = new PanelLinear(kernels, weight, vectors, scratch[member]);
           part.take(x.segment().address() + first * xPitch, xPitch, panels.tokens(panel));
           long to = y.segment().address() + first * yPitch + column * (long) Float.BYTES;
+          int rowBlocks = weight.rowBlocks();
           part.multiply(
-              bias.segment().address(), epilogue, vectors, to, yPitch, panels.tokens(panel));
+              rowBlocks * (share % shares) / shares,
+              rowBlocks * (share % shares + 1) / shares,
+              bias.segment().address(),
+              epilogue,
+              vectors,
+              to,
+              yPitch,
+              panels.tokens(panel));
         });
   }
 
@@ -97,11 +110,13 @@ final class PanelLinear {
     }
   }
 
-  private void multiply(long bias, Epilogue epilogue, int vectors, long y, long pitch, int tokens) {
+  /** Row blocks {@code [from, to)}. */
+  private void multiply(
+      int from, int to, long bias, Epilogue epilogue, int vectors, long y, long pitch, int tokens) {
     Memory.copy(bias, panelBias, weight.rows() * (long) Float.BYTES);
     int blocks = groupRows / PackedSparseWeight.BLOCK;
-    for (int first = 0; first < weight.rowBlocks(); first += blocks) {
-      int last = Math.min(weight.rowBlocks(), first + blocks);
+    for (int first = from; first < to; first += blocks) {
+      int last = Math.min(to, first + blocks);
       PanelProduct.rows(kernels, weight, panelX, panelBias, epilogue, panelY, vectors, first, last);
       int row = first * PackedSparseWeight.BLOCK;
       int rows = Math.min(weight.rows(), last * PackedSparseWeight.BLOCK) - row;

@@ -19,7 +19,9 @@ import org.bytedeco.openblas.global.openblas;
  * One linear layer: OpenBLAS on the dense weight, 2:4 by tiles, 2:4 by panels, in turn in one
  * process. Prints, by token count, the median over the shapes of the medians of paired ratios.
  *
- * <p>Arguments: threads, then token counts.
+ * <p>Arguments: threads, then token counts. Run it with {@code -Xbatch
+ * -XX:CompileThresholdScaling=0.1}: the JIT counts iterations, of which the interpreter takes
+ * seconds for as many as the largest kernels need.
  */
 public final class LinearTiming {
   private static final int[][] SHAPES = {
@@ -27,7 +29,7 @@ public final class LinearTiming {
   };
   private static final int ROUNDS = 21;
   private static final double ROUND_SECONDS = 0.004;
-  private static final double WARM_SECONDS = 1.5;
+  private static final double WARM_SECONDS = 0.5;
 
   private LinearTiming() {}
 
@@ -134,22 +136,37 @@ public final class LinearTiming {
                       0));
       int[] repeats = new int[candidates.size()];
       for (int i = 0; i < repeats.length; i++) {
-        double once = Double.POSITIVE_INFINITY;
-        for (long start = System.nanoTime(); (System.nanoTime() - start) / 1e9 < WARM_SECONDS; ) {
-          once = Math.min(once, seconds(candidates.get(i), 1));
-        }
-        repeats[i] = (int) Math.max(1, ROUND_SECONDS / once);
+        repeats[i] = (int) Math.max(1, ROUND_SECONDS / warm(candidates.get(i)));
       }
       double[][] seconds = new double[candidates.size()][ROUNDS];
       for (int round = 0; round < ROUNDS; round++) {
         for (int i = 0; i < repeats.length; i++) {
-          settle();
+          if (team.size() > 1) {
+            settle();
+          }
           seconds(candidates.get(i), 1);
           seconds[i][round] = seconds(candidates.get(i), repeats[i]);
         }
       }
       return seconds;
     }
+  }
+
+  /**
+   * Runs a candidate until it has not become faster for a while, however long that takes.
+   *
+   * @return the least seconds of one run
+   */
+  private static double warm(Runnable candidate) {
+    double least = Double.POSITIVE_INFINITY;
+    for (long since = System.nanoTime(); (System.nanoTime() - since) / 1e9 < WARM_SECONDS; ) {
+      double once = seconds(candidate, 1);
+      if (once < 0.9 * least) {
+        since = System.nanoTime();
+      }
+      least = Math.min(least, once);
+    }
+    return least;
   }
 
   /**
