@@ -9,6 +9,8 @@
 #       There: the plain recipe, 3 + 3 epochs at 1.5e-4, then the preset best, with N seeds (3) and what
 #       other OPTIONS of halve tutorial are given. The PyTorch harness, where named, runs the plain
 #       recipe with one seed.
+#   OUT/gpu-recipe.sh recovery [--results DIR] [--seeds N] [--device NAME] [-- OPTIONS]
+#       There: the preset best with each method of recovery in turn, sorted by what is least known.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -84,7 +86,32 @@ np.savez(target, **weights)
 PYTHON
 }
 
+# What is done beside learning from the dense model, a line each.
+methods='
+srste --masked-decay 6e-5 --mask-steps 1
+sparsegpt --method sparsegpt
+reconstructed --method sparsegpt --reconstruct 100
+cubic --sparsity-schedule cubic --mask-steps 100
+permuted --method sparsegpt --permute
+fading --masked-keep 0.98
+srste-to-the-end --masked-decay 6e-5 --mask-steps 1 --mask-share 1
+best'
+
+# Sees the variables of run.
+recovery() {
+  local name options
+  while read -r name options; do
+    [[ -n $name ]] || continue
+    echo "== $name $options"
+    # shellcheck disable=SC2086  # the options are words
+    java_halve tutorial --preset best "${common[@]}" $options "${more[@]}" --seeds "$seeds" \
+      --out "$home/$name" </dev/null 2>"$results/$name.log" | tee "$results/$name.txt"
+  done <<<"$methods"
+}
+
 run() {
+  local what=$1
+  shift
   local seeds=3 peer='' results=$PWD/gpu-recipe device=cuda:0 more=()
   while (($#)); do
     case $1 in
@@ -111,6 +138,10 @@ run() {
   export HALVE_CACHE=$home/cache
   local common=(--model "$home/model" --device "$device"
     --train "$home/model/train.json" --eval "$home/model/eval.json" --seed 100 --batches 32)
+  if [[ $what == recovery ]]; then
+    recovery
+    return
+  fi
   for preset in full best; do
     local own=()
     [[ $preset == best ]] || own=(--epochs 3 --learning-rate 1.5e-4)
@@ -133,6 +164,7 @@ run() {
 
 case ${1:-} in
   bundle) (($# == 4)) || fail "bundle needs a folder to write to, a model folder and a data folder" && bundle "${@:2}" ;;
-  run) run "${@:2}" ;;
-  *) fail "bundle OUT MODEL DATA, or run; see the head of this file" ;;
+  run) run recipes "${@:2}" ;;
+  recovery) run recovery "${@:2}" ;;
+  *) fail "bundle OUT MODEL DATA, run or recovery; see the head of this file" ;;
 esac
