@@ -86,15 +86,16 @@ np.savez(target, **weights)
 PYTHON
 }
 
-# What is done beside learning from the dense model, a line each.
+# What is done beside learning from the dense model, a line each; what names no method starts from
+# SparseGPT, as the preset does.
 methods='
-srste --masked-decay 6e-5 --mask-steps 1
-sparsegpt --method sparsegpt
-reconstructed --method sparsegpt --reconstruct 100
-cubic --sparsity-schedule cubic --mask-steps 100
-permuted --method sparsegpt --permute
-fading --masked-keep 0.98
-srste-to-the-end --masked-decay 6e-5 --mask-steps 1 --mask-share 1
+magnitude --method magnitude
+reconstructed --reconstruct 100
+permuted --permute
+srste --method magnitude --masked-decay 6e-5 --mask-steps 1
+cubic --method magnitude --sparsity-schedule cubic --mask-steps 100
+fading --method magnitude --masked-keep 0.98
+srste-to-the-end --method magnitude --masked-decay 6e-5 --mask-steps 1 --mask-share 1
 best'
 
 # Sees the variables of run.

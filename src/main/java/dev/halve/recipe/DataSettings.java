@@ -37,6 +37,11 @@ public record DataSettings(
     Settings.require(maxEval >= 0, "max eval questions", "0 (all) or more", maxEval);
   }
 
+  /** Whether the training questions are in a file, or will be once it is downloaded. */
+  boolean hasTrainingFile() {
+    return train != null || name.equals("squad");
+  }
+
   public static DataSettings files(Path train, Path eval) {
     return new DataSettings("files", train, eval, 0, 0);
   }

@@ -15,13 +15,17 @@ final class QuestionData {
 
   static SquadDataset train(DataSettings data, Progress progress) {
     SquadDataset all =
-        switch (data.name()) {
-          case "synthetic" -> SyntheticSquad.train();
-          case "squad" ->
-              SquadDataset.read(downloaded("train-v1.1.json", SquadDownload::train, progress));
-          default -> read(data.train(), "train", progress);
-        };
+        data.name().equals("synthetic")
+            ? SyntheticSquad.train()
+            : read(trainingFile(data, progress), "train", progress);
     return first(all, data.maxTrain());
+  }
+
+  /** The file of the training questions, downloaded where need be; null where they are in none. */
+  static Path trainingFile(DataSettings data, Progress progress) {
+    return data.name().equals("squad")
+        ? downloaded("train-v1.1.json", SquadDownload::train, progress)
+        : data.train();
   }
 
   static SquadDataset eval(DataSettings data, Progress progress) {

@@ -199,7 +199,7 @@ public final class Tutorial {
         Steps.prune(
             folder("dense"),
             settings.reconstruction() == null ? "cpu" : settings.device(),
-            settings.plan(),
+            settings.plan(QuestionData.trainingFile(settings.data(), progress)),
             settings.reconstruction(),
             out.resolve("pruned"),
             progress);

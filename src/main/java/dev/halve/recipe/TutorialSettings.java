@@ -1,6 +1,7 @@
 package dev.halve.recipe;
 
 import dev.halve.core.HalveException;
+import java.nio.file.Path;
 import java.util.List;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
 import tools.jackson.databind.annotation.JsonNaming;
@@ -93,7 +94,7 @@ public record TutorialSettings(
 
   public TutorialSettings {
     recovery = recovery.withMasks(recovery.masks().withPattern(pruning));
-    if (calibrates(method, reconstruction) && data.train() == null) {
+    if (calibrates(method, reconstruction) && !data.hasTrainingFile()) {
       throw new HalveException(
           "%s calibrates on training questions from a file; name it with --train"
               .formatted(method.calibrates() ? method : "reconstruction"));
@@ -110,14 +111,18 @@ public record TutorialSettings(
     return method.calibrates() || reconstruction != null;
   }
 
-  /** How the dense model is pruned. */
-  PruningPlan plan() {
+  /**
+   * How the dense model is pruned.
+   *
+   * @param questions the file of training questions; null where they are in none
+   */
+  PruningPlan plan(Path questions) {
     PruningPlan magnitude = PruningPlan.magnitude(pruning);
     return calibrates(method, reconstruction)
         ? magnitude
             .withCalibration(
                 new CalibrationSettings(
-                    data.train(), CalibrationSettings.ROWS, features.maxLength(), fineTune.seed()))
+                    questions, CalibrationSettings.ROWS, features.maxLength(), fineTune.seed()))
             .with(method, permute)
         : magnitude.with(method, permute);
   }
@@ -161,8 +166,8 @@ public record TutorialSettings(
 
   /**
    * The settings that give a pruned model at least its dense one's scores (benchmarks/quality.md):
-   * the dense model plainly fine-tuned for three epochs, then eight epochs of learning from its
-   * answer distributions under the mask. The learning rates are for models of about bge-small's
+   * the dense model plainly fine-tuned for three epochs, pruned by SparseGPT, then eight epochs of
+   * learning from its answer distributions under the mask. The learning rates are for models of about bge-small's
    * size; larger ones take lower ones.
    */
   public static final TutorialSettings BEST =
@@ -179,7 +184,10 @@ public record TutorialSettings(
               3e-4, TrainingSettings.Schedule.LINEAR, 120, 32, 8, 0, 1.0, 0, 0, 50, 60),
           RecoverySettings.DISTILLATION,
           EvaluationSettings.DEFAULT,
-          LatencySettings.DEFAULT);
+          LatencySettings.DEFAULT,
+          PruningMethod.SPARSEGPT,
+          false,
+          null);
 
   /** The same run with another seed in both trainings. */
   TutorialSettings withSeed(long seed) {

@@ -32,7 +32,9 @@ class SettingsTest {
     assertThat(best.fineTune().learningRate()).isEqualTo(1.5e-4);
     assertThat(best.fineTune().epochs()).isEqualTo(3);
     assertThat(best.recovery().distils()).isTrue();
-    assertThat(best.plan().label()).isEqualTo("magnitude");
+    PruningPlan plan = best.plan(Path.of("train.json"));
+    assertThat(plan.label()).isEqualTo("sparsegpt");
+    assertThat(plan.calibration().file()).hasFileName("train.json");
     TutorialSettings seeded = best.withSeed(7);
     assertThat(seeded.fineTune().seed()).isEqualTo(7);
     assertThat(seeded.retrain().seed()).isEqualTo(7);
@@ -100,8 +102,9 @@ class SettingsTest {
   void aReconstructionCalibratesOnTrainingQuestions() {
     DataSettings files = DataSettings.files(Path.of("/data/train.json"), Path.of("/data/dev.json"));
     TutorialSettings settings = reconstructing(files, MaskSettings.FIXED);
-    assertThat(settings.plan().calibration().file()).isEqualTo(Path.of("/data/train.json"));
-    assertThat(settings.plan().method()).isEqualTo(PruningMethod.MAGNITUDE);
+    PruningPlan plan = settings.plan(Path.of("/data/train.json"));
+    assertThat(plan.calibration().file()).isEqualTo(Path.of("/data/train.json"));
+    assertThat(plan.method()).isEqualTo(PruningMethod.MAGNITUDE);
     assertThat(Json.MAPPER.readValue(Json.compact(settings), TutorialSettings.class))
         .isEqualTo(settings);
     refuses(
