@@ -8,7 +8,6 @@ import dev.halve.recipe.DataSettings;
 import dev.halve.recipe.EvaluationSettings;
 import dev.halve.recipe.FeatureSettings;
 import dev.halve.recipe.Questions;
-import dev.halve.recipe.ReconstructionSettings;
 import dev.halve.recipe.RecoverySettings;
 import dev.halve.recipe.Sensitivity;
 import dev.halve.recipe.Steps;
@@ -147,13 +146,12 @@ final class PruneCommand extends HalveCommand {
   }
 
   private void prune(Console console, TerminalProgress progress) {
-    ReconstructionSettings blocks = reconstruction.settings();
     Steps.Pruned pruned =
         Steps.prune(
             model.orElse(ModelOption.EMBEDDED),
-            blocks == null ? "cpu" : device.name(),
+            device.name(),
             method.plan(),
-            blocks,
+            reconstruction.settings(),
             retrain ? out.resolve("pruned") : out,
             progress);
     if (json()) {

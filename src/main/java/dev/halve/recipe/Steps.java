@@ -192,7 +192,7 @@ public final class Steps {
   /**
    * The same, and brings the pruned model's blocks back to the dense model's.
    *
-   * @param device where activations are computed
+   * @param device where activations are computed, for methods that look at them
    * @param reconstruction on the text that the plan calibrates on; null for none
    */
   public static Pruned prune(
@@ -207,7 +207,8 @@ public final class Steps {
           "reconstruction needs text; name a SQuAD file or plain text to calibrate with");
     }
     Output.require(out);
-    try (Device opened = Devices.openForTraining(device);
+    boolean activations = plan.needsText() || reconstruction != null;
+    try (Device opened = Devices.openForTraining(activations ? device : "cpu");
         LoadedModel loaded = LoadedModel.ofEncoder(model, opened, progress)) {
       Compression.decompress(loaded.model());
       List<PackedBatch> calibration = loaded.calibration(plan);

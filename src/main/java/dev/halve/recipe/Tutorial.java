@@ -198,7 +198,7 @@ public final class Tutorial {
     Steps.Pruned pruned =
         Steps.prune(
             folder("dense"),
-            settings.reconstruction() == null ? "cpu" : settings.device(),
+            settings.device(),
             settings.plan(QuestionData.trainingFile(settings.data(), progress)),
             settings.reconstruction(),
             out.resolve("pruned"),

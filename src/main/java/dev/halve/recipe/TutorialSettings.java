@@ -167,8 +167,8 @@ public record TutorialSettings(
   /**
    * The settings that give a pruned model at least its dense one's scores (benchmarks/quality.md):
    * the dense model plainly fine-tuned for three epochs, pruned by SparseGPT, then eight epochs of
-   * learning from its answer distributions under the mask. The learning rates are for models of about bge-small's
-   * size; larger ones take lower ones.
+   * learning from its answer distributions under the mask. The learning rates are for models of
+   * about bge-small's size; larger ones take lower ones.
    */
   public static final TutorialSettings BEST =
       new TutorialSettings(
