@@ -170,9 +170,9 @@ public final class Tensor {
    */
   public long firstNaN() {
     return switch (dtype) {
-      case F32 -> firstNaN(ValueLayout.JAVA_INT_UNALIGNED, 0x7F80_0000);
-      case F16 -> firstNaN(ValueLayout.JAVA_SHORT_UNALIGNED, 0x7C00);
-      case BF16 -> firstNaN(ValueLayout.JAVA_SHORT_UNALIGNED, 0x7F80);
+      case F32 -> firstNaNOf32Bits();
+      case F16 -> firstNaNOf16Bits(0x7C00);
+      case BF16 -> firstNaNOf16Bits(0x7F80);
       case F64 -> {
         for (long i = 0, n = elements(); i < n; i++) {
           if (Double.isNaN(segment.get(ValueLayout.JAVA_DOUBLE_UNALIGNED, i * Double.BYTES))) {
@@ -206,18 +206,21 @@ public final class Tensor {
         name + " (" + this + ") is NaN at " + Arrays.toString(place) + "; find undamaged weights");
   }
 
-  private long firstNaN(ValueLayout.OfInt layout, int infinity) {
+  // Constant layouts: handed in as arguments they make every access ten times as slow.
+  private long firstNaNOf32Bits() {
     for (long i = 0, n = elements(); i < n; i++) {
-      if ((segment.get(layout, i * Integer.BYTES) & 0x7FFF_FFFF) > infinity) {
+      int bits = segment.get(ValueLayout.JAVA_INT_UNALIGNED, i * Integer.BYTES);
+      if ((bits & 0x7FFF_FFFF) > 0x7F80_0000) {
         return i;
       }
     }
     return -1;
   }
 
-  private long firstNaN(ValueLayout.OfShort layout, int infinity) {
+  private long firstNaNOf16Bits(int infinity) {
     for (long i = 0, n = elements(); i < n; i++) {
-      if ((segment.get(layout, i * Short.BYTES) & 0x7FFF) > infinity) {
+      short bits = segment.get(ValueLayout.JAVA_SHORT_UNALIGNED, i * Short.BYTES);
+      if ((bits & 0x7FFF) > infinity) {
         return i;
       }
     }

@@ -192,9 +192,9 @@ final class ModelConverter {
       return false;
     }
     Tensor again = SparseSemiStructuredTensor.compress(arena, weight).decompress(arena);
-    for (long i = 0;
-        weight.segment().mismatch(again.segment()) >= 0 && i < weight.elements();
-        i++) {
+    // Bytes differ where a zero lost its sign, which is no loss.
+    boolean same = weight.segment().mismatch(again.segment()) < 0;
+    for (long i = 0; !same && i < weight.elements(); i++) {
       float was = weight.getFloat(i);
       float is = again.getFloat(i);
       if (was != is) {

@@ -35,21 +35,41 @@ public record SparsityPattern(
    * 20 of the places they leave are taken: a large group with one zero is chance, not a pattern.
    */
   public static SparsityPattern of(Tensor weight) {
-    long columns = weight.extent(-1);
+    int columns = Math.toIntExact(weight.extent(-1));
+    long elements = weight.elements();
     int[] most = new int[GROUPS.length];
-    long zeros = 0;
-    for (long first = 0; first < weight.elements(); first += columns) {
-      int[] count = new int[GROUPS.length];
-      for (long column = 0; column < columns; column++) {
-        int nonzero = weight.getFloat(first + column) != 0 ? 1 : 0;
-        zeros += 1 - nonzero;
-        for (int g = 0; g < GROUPS.length; g++) {
-          count[g] = (column % GROUPS[g] == 0 ? 0 : count[g]) + nonzero;
-          most[g] = Math.max(most[g], count[g]);
-        }
+    long zeros = elements;
+    Tensor rows = columns == 0 ? weight : weight.reshape(elements / columns, columns);
+    for (long row = 0; columns > 0 && row < rows.extent(0); row++) {
+      float[] values = rows.rows(row, 1).toFloatArray();
+      for (int first = 0; first < columns; first += Integer.SIZE) {
+        int nonzeros = nonzeros(values, first);
+        zeros -= Integer.bitCount(nonzeros);
+        countGroups(nonzeros, most);
       }
     }
-    return classify(most, columns, zeros, weight.elements());
+    return classify(most, columns, zeros, elements);
+  }
+
+  /** Bit i: whether the element i places on is not zero; past the last one 0. */
+  private static int nonzeros(float[] values, int first) {
+    int bits = 0;
+    for (int i = 0, n = Math.min(Integer.SIZE, values.length - first); i < n; i++) {
+      // No branch: where zeros lie cannot be predicted.
+      int magnitude = Float.floatToRawIntBits(values[first + i]) << 1;
+      bits |= (magnitude | -magnitude) >>> 31 << i;
+    }
+    return bits;
+  }
+
+  /** Raises the most nonzeros of each group size by those of 32 neighbours. */
+  private static void countGroups(int nonzeros, int[] most) {
+    for (int g = 0; g < GROUPS.length; g++) {
+      int group = -1 >>> (Integer.SIZE - GROUPS[g]);
+      for (int at = 0; at < Integer.SIZE; at += GROUPS[g]) {
+        most[g] = Math.max(most[g], Integer.bitCount(nonzeros >>> at & group));
+      }
+    }
   }
 
   private static SparsityPattern classify(int[] most, long columns, long zeros, long elements) {
