@@ -19,6 +19,7 @@ import java.lang.invoke.MethodHandles;
 import java.lang.invoke.MethodType;
 import java.lang.reflect.AccessFlag;
 import java.nio.ByteOrder;
+import java.util.Arrays;
 import java.util.function.Consumer;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
@@ -41,6 +42,10 @@ final class KernelCompiler {
   private static final ClassDesc VECTOR = Vector.class.describeConstable().orElseThrow();
   private static final ClassDesc SPECIES = VectorSpecies.class.describeConstable().orElseThrow();
   private static final ClassDesc SEGMENT = MemorySegment.class.describeConstable().orElseThrow();
+  private static final ClassDesc FLOAT_LAYOUT =
+      ValueLayout.OfFloat.class.describeConstable().orElseThrow();
+  private static final ClassDesc INT_LAYOUT =
+      ValueLayout.OfInt.class.describeConstable().orElseThrow();
   private static final ClassDesc ORDER = ByteOrder.class.describeConstable().orElseThrow();
   private static final ClassDesc OPERATORS =
       VectorOperators.class.describeConstable().orElseThrow();
@@ -60,6 +65,12 @@ final class KernelCompiler {
   private static final int Y = 11;
   private static final int Y_PITCH = 13;
   private static final int STEPS = 15;
+
+  /**
+   * Of a panel kernel's loop. The JIT's first compiler runs out of registers at about 36
+   * multiply-adds in a method; what it cannot profile may never reach the second.
+   */
+  private static final int NONZEROS_A_PASS = 2;
 
   private final CodeBuilder code;
   private final int lanes;
@@ -95,7 +106,14 @@ final class KernelCompiler {
         SparsePanelKernel.class,
         "SparsePanel" + rows + "x" + vectors + "x" + lanes,
         MethodTypeDesc.of(CD_void, CD_long, CD_long, CD_long, CD_int),
-        code -> new KernelCompiler(code, lanes).emitSparsePanel(vectors, rows));
+        code -> {
+          KernelCompiler compiler = new KernelCompiler(code, lanes);
+          if (lanes >= 16) {
+            compiler.emitWideSparsePanel(vectors, rows);
+          } else {
+            compiler.emitSparsePanel(vectors, rows);
+          }
+        });
   }
 
   /** The product {@code c = a · b}, tokens in lanes of {@code b} and {@code c}. */
@@ -205,7 +223,93 @@ final class KernelCompiler {
     code.return_();
   }
 
+  /**
+   * With as few sums as 16 registers hold, each must take its additions at an even pace, which C2's
+   * scheduler does not keep: it would put the additions to one sum together. Two things hold it to
+   * the order written here. A load of a single value checks its bounds, and where a check fails all
+   * sums are asked for, so that none is put off beyond it. And loops go on until an address is
+   * reached, for which C2 neither takes the checks out of them nor unrolls them.
+   */
   private void emitSparsePanel(int vectors, int rows) {
+    final int weight = 1;
+    final int x = 3;
+    final int y = 5;
+    final int blocks = 7;
+    long pitch = vectorBytes() * vectors;
+    int shift = Long.numberOfTrailingZeros(pitch);
+    int values = code.allocateLocal(TypeKind.LONG);
+    int end = code.allocateLocal(TypeKind.LONG);
+    int blockEnd = code.allocateLocal(TypeKind.LONG);
+    int inputs = code.allocateLocal(TypeKind.LONG);
+    int input = code.allocateLocal(TypeKind.LONG);
+    int value = reference();
+    int[] indices = new int[rows];
+    Arrays.setAll(indices, r -> code.allocateLocal(TypeKind.LONG));
+    int[][] sums = new int[rows][vectors];
+    count(
+        code.allocateLocal(TypeKind.INT),
+        rows,
+        () -> code.loadConstant(PackedSparseWeight.BLOCK),
+        () -> {
+          eachSum(sums, (r, v) -> loadSum(sums, r, v, y, r * pitch));
+          code.lload(weight).lstore(values).lload(x).lstore(inputs);
+          code.lload(weight).iload(blocks).i2l();
+          code.loadConstant(PackedSparseWeight.BLOCK_BYTES).lmul().ladd().lstore(end);
+          until(
+              values,
+              end,
+              () -> {
+                for (int r = 0; r < rows; r++) {
+                  long offset = r * (long) Integer.BYTES;
+                  getInt(() -> address(values, offset));
+                  code.i2l().loadConstant(0xFFFFFFFFL).land();
+                  code.loadConstant(shift).lshl().lstore(indices[r]);
+                }
+                address(values, PackedSparseWeight.BLOCK_BYTES);
+                code.lstore(blockEnd);
+                advance(values, PackedSparseWeight.valueOffset(0, 0));
+                until(
+                    values,
+                    blockEnd,
+                    () -> {
+                      for (int n = 0; n < NONZEROS_A_PASS; n++) {
+                        for (int r = 0; r < rows; r++) {
+                          code.lload(inputs).lload(indices[r]);
+                          code.loadConstant(PackedSparseWeight.INDEX_BITS * n).lushr();
+                          code.loadConstant(0xFL << shift).land().ladd().lstore(input);
+                          long place =
+                              PackedSparseWeight.valueOffset(n, r)
+                                  - PackedSparseWeight.valueOffset(0, 0);
+                          broadcast(() -> address(values, place));
+                          code.astore(value);
+                          for (int v = 0; v < vectors; v++) {
+                            long offset = v * vectorBytes();
+                            // As the second factor a load is an operand of the multiply-add itself;
+                            // as the first it would take an instruction and a register.
+                            code.aload(value);
+                            loadFloats(() -> address(input, offset));
+                            addProduct(sums[r][v]);
+                          }
+                        }
+                      }
+                      for (int r = 0; r < rows; r++) {
+                        code.lload(indices[r]);
+                        code.loadConstant(PackedSparseWeight.INDEX_BITS * NONZEROS_A_PASS).lushr();
+                        code.lstore(indices[r]);
+                      }
+                      advance(
+                          values, NONZEROS_A_PASS * PackedSparseWeight.BLOCK * (long) Float.BYTES);
+                    });
+                advance(inputs, PackedSparseWeight.BLOCK * pitch);
+              });
+          eachSum(sums, (r, v) -> storeSum(sums, r, v, y, () -> {}, r * pitch));
+          advance(weight, rows * (long) Integer.BYTES);
+          advance(y, rows * pitch);
+        });
+    code.return_();
+  }
+
+  private void emitWideSparsePanel(int vectors, int rows) {
     final int weight = 1;
     final int x = 3;
     final int y = 5;
@@ -472,6 +576,13 @@ final class KernelCompiler {
     code.labelBinding(end);
   }
 
+  /** {@code do body while (address != end)}. */
+  private void until(int address, int end, Runnable body) {
+    Label top = code.newBoundLabel();
+    body.run();
+    code.lload(address).lload(end).lcmp().ifne(top);
+  }
+
   private void advance(int slot, long bytes) {
     address(slot, bytes);
     code.lstore(slot);
@@ -510,6 +621,21 @@ final class KernelCompiler {
     code.getstatic(MEMORY, "ORDER", ORDER);
     code.invokestatic(
         vector, "fromMemorySegment", MethodTypeDesc.of(vector, SPECIES, SEGMENT, CD_long, ORDER));
+  }
+
+  /** A float of memory in all lanes. */
+  private void broadcast(Runnable address) {
+    species(FLOATS);
+    code.getstatic(MEMORY, "ALL", SEGMENT).getstatic(MEMORY, "FLOAT", FLOAT_LAYOUT);
+    address.run();
+    code.invokeinterface(SEGMENT, "get", MethodTypeDesc.of(CD_float, FLOAT_LAYOUT, CD_long));
+    code.invokestatic(FLOATS, "broadcast", MethodTypeDesc.of(FLOATS, SPECIES, CD_float));
+  }
+
+  private void getInt(Runnable address) {
+    code.getstatic(MEMORY, "ALL", SEGMENT).getstatic(MEMORY, "INT", INT_LAYOUT);
+    address.run();
+    code.invokeinterface(SEGMENT, "get", MethodTypeDesc.of(CD_int, INT_LAYOUT, CD_long));
   }
 
   private void storeFloats(int accumulator, int token, long offset) {
