@@ -16,6 +16,9 @@ public final class Tensor {
   /** Alignment of every allocation in bytes: one cache line, and the widest CPU vector. */
   public static final long ALIGNMENT = 64;
 
+  /** Elements that are converted at a time: they stay in the first-level cache. */
+  private static final int CONVERTED = 4096;
+
   private final DType dtype;
   private final Shape shape;
   private final MemorySegment segment;
@@ -137,13 +140,8 @@ public final class Tensor {
 
   /** All elements as floats; host tensors of a floating type only. */
   public float[] toFloatArray() {
-    if (dtype == DType.F32) {
-      return segment.toArray(ValueLayout.JAVA_FLOAT);
-    }
     float[] values = new float[Math.toIntExact(elements())];
-    for (int i = 0; i < values.length; i++) {
-      values[i] = getFloat(i);
-    }
+    getFloats(0, values, values.length);
     return values;
   }
 
@@ -159,9 +157,77 @@ public final class Tensor {
       MemorySegment.copy(source.segment, 0, segment, 0, bytes());
       return;
     }
-    for (long i = 0, n = elements(); i < n; i++) {
-      setFloat(i, source.getFloat(i));
+    float[] values = new float[(int) Math.min(CONVERTED, elements())];
+    for (long from = 0, n = elements(); from < n; from += CONVERTED) {
+      int count = (int) Math.min(CONVERTED, n - from);
+      source.getFloats(from, values, count);
+      setFloats(from, values, count);
     }
+  }
+
+  // By way of arrays: loops over those become vector instructions.
+  private void getFloats(long from, float[] values, int count) {
+    switch (dtype) {
+      case F32 ->
+          MemorySegment.copy(
+              segment, ValueLayout.JAVA_FLOAT_UNALIGNED, from * Float.BYTES, values, 0, count);
+      case F16 -> {
+        short[] bits = bits(from, count);
+        for (int i = 0; i < count; i++) {
+          values[i] = Float.float16ToFloat(bits[i]);
+        }
+      }
+      case BF16 -> {
+        short[] bits = bits(from, count);
+        for (int i = 0; i < count; i++) {
+          values[i] = bfloat16ToFloat(bits[i]);
+        }
+      }
+      default -> {
+        for (int i = 0; i < count; i++) {
+          values[i] = getFloat(from + i);
+        }
+      }
+    }
+  }
+
+  private short[] bits(long from, int count) {
+    short[] bits = new short[count];
+    MemorySegment.copy(
+        segment, ValueLayout.JAVA_SHORT_UNALIGNED, from * Short.BYTES, bits, 0, count);
+    return bits;
+  }
+
+  private void setFloats(long from, float[] values, int count) {
+    switch (dtype) {
+      case F32 ->
+          MemorySegment.copy(
+              values, 0, segment, ValueLayout.JAVA_FLOAT_UNALIGNED, from * Float.BYTES, count);
+      case F16 -> {
+        short[] bits = new short[count];
+        for (int i = 0; i < count; i++) {
+          bits[i] = Float.floatToFloat16(values[i]);
+        }
+        setBits(from, bits);
+      }
+      case BF16 -> {
+        short[] bits = new short[count];
+        for (int i = 0; i < count; i++) {
+          bits[i] = floatToBfloat16(values[i]);
+        }
+        setBits(from, bits);
+      }
+      default -> {
+        for (int i = 0; i < count; i++) {
+          setFloat(from + i, values[i]);
+        }
+      }
+    }
+  }
+
+  private void setBits(long from, short[] bits) {
+    MemorySegment.copy(
+        bits, 0, segment, ValueLayout.JAVA_SHORT_UNALIGNED, from * Short.BYTES, bits.length);
   }
 
   /**

@@ -1,8 +1,10 @@
 package dev.halve.engine;
 
 import dev.halve.core.DType;
+import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
 import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.util.List;
 import java.util.function.Consumer;
 
@@ -44,6 +46,8 @@ public final class LayerwisePass implements AutoCloseable {
   // At ATTENTION_OUTPUT the heads' results; elsewhere room for the next states.
   private final Tensor[] others;
   private Stop stop;
+  private final Arena arena = Arena.ofShared();
+  private MemorySegment room = MemorySegment.NULL;
 
   /**
    * Embeds the batches.
@@ -173,17 +177,25 @@ public final class LayerwisePass implements AutoCloseable {
         action.accept(input);
         return;
       }
-      try (Arena arena = Arena.ofShared()) {
-        Tensor host = Tensor.allocate(arena, DType.F32, input.shape().extents());
-        pass.device().download(input, host);
-        action.accept(host);
-      }
+      Tensor host = onHost(input.shape());
+      pass.device().download(input, host);
+      action.accept(host);
     });
+  }
+
+  /** Room for what is downloaded, the same one batch after another. */
+  private Tensor onHost(Shape shape) {
+    long bytes = shape.elements() * Float.BYTES;
+    if (room.byteSize() < bytes) {
+      room = arena.allocate(bytes, Tensor.ALIGNMENT);
+    }
+    return new Tensor(DType.F32, shape, room.asSlice(0, bytes));
   }
 
   @Override
   public void close() {
     workspace.close();
     pool.close();
+    arena.close();
   }
 }
