@@ -67,8 +67,12 @@ final class CompiledEncoder implements CompiledModel {
   /** Weights whose outputs lie one after another: one but for a hybrid weight. */
   private record Product(List<Part> parts, int rows, long bias) {}
 
-  /** Either a 2:4 weight or the address of a dense one, {@code [rows, columns]}. */
-  private record Part(PackedSparseWeight sparse, long dense, int rows, int columns) {}
+  /** Either a 2:4 weight or a dense one. */
+  private record Part(PackedSparseWeight sparse, PackedDenseWeight dense) {
+    int rows() {
+      return sparse == null ? dense.rows() : sparse.rows();
+    }
+  }
 
   private record Layer(
       Product query,
@@ -191,7 +195,7 @@ final class CompiledEncoder implements CompiledModel {
           PackedSparseWeight packed =
               PackedSparseWeight.pack(pool, unpacked, CpuKernels.best().tiles());
           weightBytes += packed.bytes();
-          yield new Part(packed, 0, packed.rows(), packed.columns());
+          yield new Part(packed, null);
         }
       }
       case Weight.Hybrid hybrid -> throw new IllegalArgumentException(hybrid.name());
@@ -201,7 +205,7 @@ final class CompiledEncoder implements CompiledModel {
   private Part dense(Parameter parameter) {
     Tensor value = parameter.compute();
     weightBytes += value.segment().byteSize();
-    return new Part(null, copy(parameter), (int) value.extent(0), (int) value.extent(1));
+    return new Part(null, PackedDenseWeight.pack(pool, value, kernels.rowsTogether()));
   }
 
   @Override
@@ -359,10 +363,9 @@ final class CompiledEncoder implements CompiledModel {
       if (part.sparse != null) {
         PanelProduct.run(kernels, part.sparse, from, bias, epilogue, y, vectors);
       } else {
-        PanelProduct.run(
-            kernels, part.dense, part.rows, part.columns, from, bias, epilogue, y, vectors);
+        PanelProduct.run(kernels, part.dense, from, bias, epilogue, y, vectors);
       }
-      row += part.rows;
+      row += part.rows();
     }
   }
 

@@ -21,6 +21,7 @@ import java.lang.reflect.AccessFlag;
 import java.nio.ByteOrder;
 import java.util.Arrays;
 import java.util.function.Consumer;
+import java.util.function.IntConsumer;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.Vector;
@@ -124,6 +125,18 @@ final class KernelCompiler {
         MethodTypeDesc.of(
             CD_void, CD_long, CD_long, CD_long, CD_long, CD_long, CD_long, CD_long, CD_int),
         code -> new KernelCompiler(code, lanes).emitDensePanel(vectors, rows));
+  }
+
+  /**
+   * The product of {@code rows} rows of a {@link PackedDenseWeight}, of which it has {@code
+   * together}, with some vectors of a panel.
+   */
+  static DenseTile.Kernel denseTile(int lanes, int vectors, int rows, int together) {
+    return define(
+        DenseTile.Kernel.class,
+        "DenseTile" + rows + "x" + vectors + "x" + lanes,
+        MethodTypeDesc.of(CD_void, CD_long, CD_long, CD_long, CD_long, CD_int),
+        code -> new KernelCompiler(code, lanes).emitDenseTile(vectors, rows, together));
   }
 
   /** Turns {@code lanes} by {@code lanes} floats about the diagonal. */
@@ -251,7 +264,7 @@ final class KernelCompiler {
         rows,
         () -> code.loadConstant(PackedSparseWeight.BLOCK),
         () -> {
-          eachSum(sums, (r, v) -> loadSum(sums, r, v, y, r * pitch));
+          eachSum(sums, (r, v) -> loadSum(sums, r, v, y, () -> {}, r * pitch));
           code.lload(weight).lstore(values).lload(x).lstore(inputs);
           code.lload(weight).iload(blocks).i2l();
           code.loadConstant(PackedSparseWeight.BLOCK_BYTES).lmul().ladd().lstore(end);
@@ -333,7 +346,7 @@ final class KernelCompiler {
         rows,
         () -> code.loadConstant(PackedSparseWeight.BLOCK),
         () -> {
-          eachSum(sums, (r, v) -> loadSum(sums, r, v, y, r * pitch));
+          eachSum(sums, (r, v) -> loadSum(sums, r, v, y, () -> {}, r * pitch));
           for (int r = 0; r < rows; r++) {
             species(INTS);
             code.iload(row).loadConstant(r).iadd().loadConstant(lanes - 1).iand();
@@ -411,38 +424,66 @@ final class KernelCompiler {
           sums[r][v] = reference();
           code.astore(sums[r][v]);
         });
-    int[] inputs = new int[vectors];
-    for (int v = 0; v < vectors; v++) {
-      inputs[v] = reference();
-    }
-    int factor = reference();
     count(
         code.allocateLocal(TypeKind.INT),
         1,
         () -> code.iload(steps),
         () -> {
-          for (int v = 0; v < vectors; v++) {
-            long offset = v * vectorBytes();
-            loadFloats(() -> address(b, offset));
-            code.astore(inputs[v]);
-          }
-          for (int r = 0; r < rows; r++) {
-            species(FLOATS);
-            address(a, 0);
-            addRows(aRowPitch, r);
-            code.invokestatic(MEMORY, "getFloat", MethodTypeDesc.of(CD_float, CD_long));
-            code.invokestatic(FLOATS, "broadcast", MethodTypeDesc.of(FLOATS, SPECIES, CD_float));
-            code.astore(factor);
-            for (int v = 0; v < vectors; v++) {
-              code.aload(inputs[v]);
-              multiplyAdd(factor, sums[r][v]);
-            }
-          }
+          addProducts(
+              sums,
+              row -> {
+                address(a, 0);
+                addRows(aRowPitch, row);
+              },
+              b);
           code.lload(a).lload(aStep).ladd().lstore(a);
           code.lload(b).lload(bPitch).ladd().lstore(b);
         });
     eachSum(sums, (r, v) -> storeSum(sums, r, v, c, () -> addRows(cPitch, r), 0));
     code.return_();
+  }
+
+  /** {@code DenseTile.Kernel.run}: distances within the weight are constants. */
+  private void emitDenseTile(int vectors, int rows, int together) {
+    final int weight = 1;
+    final int x = 3;
+    final int y = 5;
+    final int pitch = 7;
+    final int steps = 9;
+    int[][] sums = new int[rows][vectors];
+    eachSum(sums, (r, v) -> loadSum(sums, r, v, y, () -> addRows(pitch, r), 0));
+    count(
+        code.allocateLocal(TypeKind.INT),
+        1,
+        () -> code.iload(steps),
+        () -> {
+          addProducts(sums, row -> address(weight, row * (long) Float.BYTES), x);
+          advance(weight, together * (long) Float.BYTES);
+          code.lload(x).lload(pitch).ladd().lstore(x);
+        });
+    eachSum(sums, (r, v) -> storeSum(sums, r, v, y, () -> addRows(pitch, r), 0));
+    code.return_();
+  }
+
+  /** Adds each row's value, whose address is given, times the vectors at an address. */
+  private void addProducts(int[][] sums, IntConsumer value, int slot) {
+    int[] inputs = new int[sums[0].length];
+    for (int v = 0; v < inputs.length; v++) {
+      long offset = v * vectorBytes();
+      loadFloats(() -> address(slot, offset));
+      inputs[v] = reference();
+      code.astore(inputs[v]);
+    }
+    int factor = reference();
+    for (int r = 0; r < sums.length; r++) {
+      int row = r;
+      broadcast(() -> value.accept(row));
+      code.astore(factor);
+      for (int v = 0; v < inputs.length; v++) {
+        code.aload(inputs[v]);
+        multiplyAdd(factor, sums[r][v]);
+      }
+    }
   }
 
   private void emitTranspose() {
@@ -515,8 +556,11 @@ final class KernelCompiler {
     }
   }
 
-  private void loadSum(int[][] sums, int row, int vector, int slot, long offset) {
-    loadFloats(() -> address(slot, offset + vector * vectorBytes()));
+  private void loadSum(int[][] sums, int row, int vector, int slot, Runnable add, long offset) {
+    loadFloats(() -> {
+      address(slot, offset + vector * vectorBytes());
+      add.run();
+    });
     sums[row][vector] = reference();
     code.astore(sums[row][vector]);
   }

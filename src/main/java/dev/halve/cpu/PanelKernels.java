@@ -10,20 +10,15 @@ import java.util.stream.IntStream;
  *
  * @param lanes tokens of a vector
  * @param sparse products with a 2:4 weight, for panels of 1, 2, 4 and 8 vectors
- * @param dense products, for tiles of 1, 2 and 4 vectors
+ * @param dense products with a dense weight, for tiles of 1, 2 and, of 16 lanes, 4 vectors
  * @param attention dense products, for tiles of 1, 2 and 3 vectors
  */
 record PanelKernels(
     int lanes,
     SparsePanelKernel[] sparse,
-    DenseTiles[] dense,
+    DenseTile[] dense,
     DenseTiles[] attention,
     TransposeKernel transpose) {
-  /** The widest tile of dense kernels. */
-  static final int DENSE_VECTORS = 4;
-
-  private static final int MOST_ROWS = 8;
-
   static PanelKernels compile(int lanes) {
     // With AVX-512 there are 32 registers, otherwise 16.
     int sums = lanes >= 16 ? 16 : 8;
@@ -33,16 +28,36 @@ record PanelKernels(
             Panels.MOST_VECTORS,
             SparsePanelKernel[]::new,
             v -> KernelCompiler.sparsePanel(lanes, v, Math.min(4, sums / v))),
-        byWidth(DENSE_VECTORS, DenseTiles[]::new, v -> dense(lanes, v)),
+        dense(lanes, (v, rows) -> KernelCompiler.denseTile(lanes, v, rows, rowsTogether(lanes))),
         attention((vectors, rows) -> KernelCompiler.densePanel(lanes, vectors, rows)),
         KernelCompiler.transpose(lanes));
   }
 
-  private static DenseTiles dense(int lanes, int vectors) {
-    int sums = lanes >= 16 ? 16 : 8;
-    return DenseTiles.compile(
-        Math.min(MOST_ROWS, sums / vectors),
-        rows -> KernelCompiler.densePanel(lanes, vectors, rows));
+  /** Rows of a dense weight that lie together. */
+  int rowsTogether() {
+    return rowsTogether(lanes);
+  }
+
+  private static int rowsTogether(int lanes) {
+    return lanes >= 16 ? 8 : 6;
+  }
+
+  /** The widest tile for panels of so many vectors. */
+  DenseTile denseTile(int vectors) {
+    return dense[Math.min(dense.length - 1, logarithm(vectors))];
+  }
+
+  /** With 16 registers six rows by two vectors, otherwise sixteen sums. */
+  private static DenseTile[] dense(
+      int lanes, BiFunction<Integer, Integer, DenseTile.Kernel> compiler) {
+    int together = rowsTogether(lanes);
+    return byWidth(
+        lanes >= 16 ? 4 : 2,
+        DenseTile[]::new,
+        vectors -> {
+          int rows = lanes >= 16 ? Math.min(together, 16 / vectors) : together;
+          return new DenseTile(rows, vectors, compiler.apply(vectors, rows));
+        });
   }
 
   /**
@@ -60,13 +75,9 @@ record PanelKernels(
     return new PanelKernels(
         lanes,
         byWidth(Panels.MOST_VECTORS, SparsePanelKernel[]::new, v -> ScalarPanels.sparse(v * lanes)),
-        byWidth(DENSE_VECTORS, DenseTiles[]::new, v -> scalar(v * lanes)),
+        dense(lanes, (v, rows) -> ScalarPanels.denseTile(v * lanes, rows, rowsTogether(lanes))),
         attention((vectors, rows) -> ScalarPanels.dense(vectors * lanes, rows)),
         ScalarPanels.transpose(lanes));
-  }
-
-  private static DenseTiles scalar(int tokens) {
-    return DenseTiles.compile(MOST_ROWS, rows -> ScalarPanels.dense(tokens, rows));
   }
 
   /** Three vectors by four rows: twelve sums, three inputs and a factor fill 16 registers. */

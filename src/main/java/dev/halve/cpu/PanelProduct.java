@@ -18,6 +18,9 @@ final class PanelProduct {
   /** Of sums that stay in the second-level cache. */
   private static final int SUM_BYTES = 256 << 10;
 
+  /** Of a dense product that are taken together: the kernels' beginnings and ends cost no less. */
+  private static final int DENSE_INPUTS = 384;
+
   private PanelProduct() {}
 
   /** Rows and columns in memory: those past the last one are zeros. */
@@ -87,17 +90,15 @@ final class PanelProduct {
   }
 
   /**
-   * With a dense weight {@code [rows, columns]}, one panel on the calling thread.
+   * With a dense weight, one panel on the calling thread.
    *
    * @param x {@code [columns, panel]}
-   * @param bias {@code [rows]}
-   * @param y {@code [rows, panel]}
+   * @param bias {@code [paddedRows]}
+   * @param y {@code [paddedRows, panel]}
    */
   static void run(
       PanelKernels kernels,
-      long weight,
-      int rows,
-      int columns,
+      PackedDenseWeight weight,
       long x,
       long bias,
       Epilogue epilogue,
@@ -105,35 +106,21 @@ final class PanelProduct {
       int vectors) {
     int width = vectors * kernels.lanes();
     long pitch = width * (long) Float.BYTES;
-    int tile = Math.min(PanelKernels.DENSE_VECTORS, vectors);
-    long tileBytes = (long) tile * kernels.lanes() * Float.BYTES;
-    DenseTiles tiles = kernels.dense()[PanelKernels.logarithm(tile)];
-    for (long token = 0; token < pitch; token += tileBytes) {
-      tiles.run(
-          rows,
-          weight,
-          columns * (long) Float.BYTES,
-          Float.BYTES,
-          x + token,
-          pitch,
-          y + token,
-          pitch,
-          columns);
-    }
-    add(bias, rows, y, width);
-    if (epilogue == Epilogue.GELU) {
-      gelu(y, rows * width);
-    }
-  }
-
-  private static void add(long bias, int rows, long y, int width) {
-    long at = y;
-    for (int row = 0; row < rows; row++) {
-      float value = Memory.getFloat(bias + row * (long) Float.BYTES);
-      for (int i = 0; i < width; i += VectorMath.LANES) {
-        Memory.setVector(at, Memory.vector(at).add(value));
-        at += VectorMath.LANES * (long) Float.BYTES;
+    DenseTile tile = kernels.denseTile(vectors);
+    long tileBytes = (long) tile.vectors() * kernels.lanes() * Float.BYTES;
+    fill(bias, weight.paddedRows(), y, width);
+    for (int column = 0; column < weight.columns(); column += DENSE_INPUTS) {
+      int inputs = Math.min(DENSE_INPUTS, weight.columns() - column);
+      for (int row = 0; row < weight.paddedRows(); row += tile.rows()) {
+        long values = weight.at(row, column);
+        for (long token = 0; token < pitch; token += tileBytes) {
+          long from = x + column * pitch + token;
+          tile.kernel().run(values, from, y + row * pitch + token, pitch, inputs);
+        }
       }
+    }
+    if (epilogue == Epilogue.GELU) {
+      gelu(y, weight.rows() * width);
     }
   }
 

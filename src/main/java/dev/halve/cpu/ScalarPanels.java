@@ -40,6 +40,18 @@ final class ScalarPanels {
     };
   }
 
+  /** For tiles of so many tokens and rows, of a weight that has {@code together} of them. */
+  static DenseTile.Kernel denseTile(int tokens, int rows, int together) {
+    return (weight, x, y, pitch, inputs) -> {
+      for (int row = 0; row < rows; row++) {
+        for (int input = 0; input < inputs; input++) {
+          float value = Memory.getFloat(weight + (input * together + row) * (long) Float.BYTES);
+          add(value, x + input * pitch, y + row * pitch, tokens);
+        }
+      }
+    };
+  }
+
   private static void add(float factor, long from, long to, int count) {
     for (int i = 0; i < count; i++) {
       long at = i * (long) Float.BYTES;

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import dev.halve.core.DType;
 import dev.halve.core.Tensor;
 import dev.halve.engine.Epilogue;
+import dev.halve.engine.Pool;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
@@ -37,16 +38,16 @@ class DensePanelTest {
   private static void check(PanelKernels kernels, int vectors, int rows, int columns) {
     int width = vectors * kernels.lanes();
     Random random = new Random(rows + columns);
-    try (Arena arena = Arena.ofConfined()) {
+    try (Arena arena = Arena.ofConfined();
+        Pool pool = new ArenaPool()) {
       Tensor weight = random(arena, random, rows, columns);
       Tensor x = random(arena, random, columns, width);
-      Tensor bias = random(arena, random, rows);
-      Tensor y = Tensor.allocate(arena, DType.F32, rows, width);
+      PackedDenseWeight packed = PackedDenseWeight.pack(pool, weight, kernels.rowsTogether());
+      Tensor bias = random(arena, random, packed.paddedRows());
+      Tensor y = random(arena, random, packed.paddedRows(), width);
       PanelProduct.run(
           kernels,
-          weight.segment().address(),
-          rows,
-          columns,
+          packed,
           x.segment().address(),
           bias.segment().address(),
           Epilogue.NONE,
