@@ -55,8 +55,10 @@ template <int ROWS> DEVICE void load_tile(u32 shared, const element *from, int s
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    attention_delta(float *delta, const element *out, const element *dOut, u64 chunks) {
+    attention_delta(float *delta, const element *out, const element *dOut, u64 chunks, float *zeroed,
+                    u64 count) {
   const u64 chunk = (u64)blockIdx.x * 256 + threadIdx.x;
+  for (u64 i = chunk; i < count; i += (u64)gridDim.x * 256) zeroed[i] = 0.0f;
   float sum = 0.0f;
   if (chunk < chunks) {
     const Eight o = unpack(((const uint4 *)out)[chunk]), d = unpack(((const uint4 *)dOut)[chunk]);

@@ -14,7 +14,11 @@
 //     time, waiting in fp32 between, since nobody else adds to it;
 //   - the copy engine brings keys, values, queries and dO; nobody waits for all at a barrier.
 //
-// Nothing is added across blocks: the same input gives the same bits, whoever takes a piece.
+// Column sums of dQkv, the gradients of the projections' biases, are made where it is in registers:
+// partial [rows, SUMS, 3 * hidden], zero before, which add_partials of column_sums.cu adds up.
+//
+// Nothing is added across blocks, and no two warps add to one sum: the same input gives the same bits,
+// whoever takes a piece.
 //
 // Operands: `qkv` and `dOut` are tensor maps as in attention_sm90.cu; what a block of 64 holds of the
 // next row is masked or set to zero.
@@ -35,6 +39,7 @@ constexpr int ROW_CHUNKS = HEAD / 8;
 constexpr int BLOCK_BYTES = BLOCK * ROW_BYTES;
 constexpr int SCORE_BYTES = BLOCK * 128;  // of 64 queries with 64 keys
 constexpr int MOST_SORTED = 1024;         // rows
+constexpr int SUMS = 4 * COMPUTERS;       // of a row: one for each warp
 
 // Shared memory: slots of K and V; stages of Q and dO; dS of each stage with two blocks of keys; what
 // each query has; the rows from long to short; barriers; pieces.
@@ -114,7 +119,7 @@ DEVICE void multiply_shared(float (&d)[HEAD / 8][4], u64 a, u64 b) {
 
 // A row and head.
 struct Piece {
-  int start, length, head;  // length is 0 behind the last
+  int start, length, head, row;  // length is 0 behind the last
 
   DEVICE_MEMBER int blocks() const { return (length + BLOCK - 1) / BLOCK; }
 };
@@ -132,18 +137,23 @@ struct Walk {
     __syncwarp();
     if (threadIdx.x % 32 == 0) barrier_arrive(shared + PIECE_EMPTY + 8 * ring.slot);
     ring.advance();
-    return {words.x, __shfl_sync(0xffffffffu, words.y, 0), words.z};
+    return {words.x, __shfl_sync(0xffffffffu, words.y, 0), words.z, words.w};
   }
 };
 
 struct Arguments {
   element *dQkv;
-  float *dQuery;
+  float *dQuery, *partial;
   const float *logSumExp, *delta;
   const int *rowOffsets;
   int rows, heads;
   float scale;
   DropoutSite site;
+
+  // A warp's sums of the columns of a piece's queries, keys or values.
+  DEVICE_MEMBER float *sums(const Piece &piece, int warp, int which) const {
+    return partial + ((u64)(piece.row * SUMS + warp) * 3 + which) * heads * HEAD + piece.head * HEAD;
+  }
 };
 
 // ---- producers -----------------------------------------------------------------------------------
@@ -160,18 +170,18 @@ DEVICE void produce(const TensorMap &qkv, const TensorMap &dOut, const Arguments
   const int count = x.rows * x.heads, hidden = x.heads * HEAD;
   int index = blockIdx.x;
   while (true) {
-    Piece piece = {0, 0, 0};
+    Piece piece = {0, 0, 0, 0};
     if (index < count) {
-      int row = index / x.heads;
-      piece.head = index - row * x.heads;
-      if (x.rows <= MOST_SORTED) row = order[row];
-      piece.start = x.rowOffsets[row];
-      piece.length = x.rowOffsets[row + 1] - piece.start;
+      piece.row = index / x.heads;
+      piece.head = index - piece.row * x.heads;
+      if (x.rows <= MOST_SORTED) piece.row = order[piece.row];
+      piece.start = x.rowOffsets[piece.row];
+      piece.length = x.rowOffsets[piece.row + 1] - piece.start;
       index = gridDim.x + atomicInc(&piecesTaken, count - 1);
       if (piece.length == 0) continue;
     }
     barrier_wait(shared + PIECE_EMPTY + 8 * ring.slot, ring.phase ^ 1);
-    pieces[ring.slot] = make_int4(piece.start, piece.length, piece.head, 0);
+    pieces[ring.slot] = make_int4(piece.start, piece.length, piece.head, piece.row);
     barrier_arrive(shared + PIECE_FULL + 8 * ring.slot);
     ring.advance();
     if (piece.length == 0) return;
@@ -336,6 +346,46 @@ DEVICE void write_rows(const float (&d)[HEAD / 8][4], float scale, u32 rows, ele
   __syncwarp();
 }
 
+// Lanes whose numbers differ by DISTANCE alone each keep one half of their sums, of both lanes.
+template <int HALF, int DISTANCE> DEVICE void share_sums(float (&sum)[HEAD / 4]) {
+  const bool upper = (threadIdx.x & DISTANCE) != 0;
+#pragma unroll
+  for (int i = 0; i < HALF; i++) {
+    const float low = sum[i], high = sum[HALF + i];
+    const float other = __shfl_xor_sync(0xffffffffu, upper ? low : high, DISTANCE);
+    sum[i] = (upper ? high : low) + other;
+  }
+}
+
+// Adds up a warp's 16 rows, and adds that to its sums.
+DEVICE void add_column_sums(const float (&d)[HEAD / 8][4], float scale, float *sums, int valid) {
+  const int lane = threadIdx.x % 32;
+  float sum[HEAD / 4];
+#pragma unroll
+  for (int n = 0; n < HEAD / 8; n++) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      sum[2 * n + i] =
+          (lane / 4 < valid ? d[n][i] : 0.0f) + (lane / 4 + 8 < valid ? d[n][i + 2] : 0.0f);
+    }
+  }
+  share_sums<HEAD / 8, 16>(sum);
+  share_sums<HEAD / 16, 8>(sum);
+#if HEAD == 64
+  share_sums<2, 4>(sum);
+#else
+#pragma unroll
+  for (int i = 0; i < 2; i++) sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 4);
+#endif
+  constexpr int LANES = 256 / HEAD;  // that end with the same eight columns
+  if (lane % LANES < 4) {
+    asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(
+                     sums + lane / LANES * 8 + lane % 4 * 2),
+                 "f"(sum[0] * scale), "f"(sum[1] * scale)
+                 : "memory");
+  }
+}
+
 DEVICE void compute(const Arguments &x, Walk walk, u32 shared, const u8 *generic) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   // By a shuffle, so that the compiler knows it is one for the warp: it serializes wgmma on branches
@@ -421,6 +471,8 @@ DEVICE void compute(const Arguments &x, Walk walk, u32 shared, const u8 *generic
                     piece.head * HEAD;
       write_rows(dK, x.scale, rows, to, 3 * hidden, valid);
       write_rows(dV, x.site.scale, rows, to + hidden, 3 * hidden, valid);
+      add_column_sums(dK, x.scale, x.sums(piece, mine * 4 + warp, 1), valid);
+      add_column_sums(dV, x.site.scale, x.sums(piece, mine * 4 + warp, 2), valid);
       fence_async();
       warp_arrive(shared + KEYS_EMPTY + 8 * slot);
       own.advance();
@@ -506,6 +558,10 @@ DEVICE void gather_queries(const Arguments &x, Walk walk, u32 shared) {
             }
           }
         }
+        if (last) {
+          add_column_sums(dQ, x.scale, x.sums(piece, warp, 0),
+                          piece.length - block * BLOCK - warp * 16);
+        }
       }
       for (int i = 0; i < pair; i++) {
         warp_arrive(shared + KEYS_EMPTY + 8 * keys.slot);
@@ -518,7 +574,8 @@ DEVICE void gather_queries(const Arguments &x, Walk walk, u32 shared) {
 // ---- the kernel ----------------------------------------------------------------------------------
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    attention_backward_sm90(element *dQkv, float *dQuery, const __grid_constant__ TensorMap qkv,
+    attention_backward_sm90(element *dQkv, float *dQuery, float *partial,
+                            const __grid_constant__ TensorMap qkv,
                             const __grid_constant__ TensorMap dOut, const float *logSumExp,
                             const float *delta, const int *rowOffsets, int rows, int heads,
                             float scale, DropoutSite site) {
@@ -563,7 +620,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   }
   __syncthreads();
   int4 *pieces = (int4 *)(generic + PIECES_AT);
-  const Arguments arguments = {dQkv, dQuery, logSumExp, delta, rowOffsets, rows, heads, scale, site};
+  const Arguments arguments = {dQkv,       dQuery, partial, logSumExp, delta,
+                               rowOffsets, rows,   heads,   scale,     site};
   const Walk walk = {shared, pieces};
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
   if (warpgroup < COMPUTERS) {

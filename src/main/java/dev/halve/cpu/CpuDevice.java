@@ -237,12 +237,14 @@ final class CpuDevice implements Device {
       dropout(dSum, dropout, dX);
     }
     if (dBias != null) {
-      addColumnSums(dropout.isNone() ? dSum : dX, dBias);
+      addColumnSums(dropout.isNone() ? dSum : dX, 0, dBias);
     }
   }
 
-  private void addColumnSums(Tensor x, Tensor sums) {
-    int width = (int) x.extent(1);
+  /** Adds the sums over rows of as many columns of x as there are sums. */
+  private void addColumnSums(Tensor x, int column, Tensor sums) {
+    long pitch = x.extent(1);
+    int width = (int) sums.extent(0);
     int block = Math.max(LANES, 64);
     team.run(
         (width + block - 1) / block,
@@ -250,7 +252,7 @@ final class CpuDevice implements Device {
           int first = part * block;
           int count = Math.min(width, first + block) - first;
           for (long token = 0; token < x.extent(0); token++) {
-            addTo(sums, first, x.segment(), token * width + first, count);
+            addTo(sums, first, x.segment(), token * pitch + column + first, count);
           }
         });
   }
@@ -452,7 +454,7 @@ final class CpuDevice implements Device {
         (value, index, end) ->
             VectorMath.geluDerivative(value).mul(VectorMath.load(dY.segment(), index, end)));
     if (dBias != null) {
-      addColumnSums(dX, dBias);
+      addColumnSums(dX, 0, dBias);
     }
   }
 
@@ -494,7 +496,8 @@ final class CpuDevice implements Device {
       Tensor logSumExp,
       Tensor out,
       Tensor dOut,
-      Tensor dQkv) {
+      Tensor dQkv,
+      List<Tensor> dBiases) {
     CpuAttention attention = new CpuAttention(qkv, batch.host(), heads, dropout, logSumExp);
     long floats = attention.scoreFloats();
     team.run(
@@ -509,6 +512,11 @@ final class CpuDevice implements Device {
               dOut,
               dQkv);
         });
+    int column = 0;
+    for (Tensor each : dBiases) {
+      addColumnSums(dQkv, column, each);
+      column += (int) each.extent(0);
+    }
   }
 
   @Override

@@ -331,7 +331,6 @@ final class CudaDevice implements Device {
         linears.stream().map(each -> TrainingProducts.parameter(each).gradient()).toList();
     trainingProducts.weightGradient(product, dWeights);
     trainingProducts.inputGradient(product, address(dX), true);
-    trainingProducts.biasGradient(product, first.bias().gradient());
   }
 
   @Override
@@ -531,9 +530,10 @@ final class CudaDevice implements Device {
       Tensor logSumExp,
       Tensor out,
       Tensor dOut,
-      Tensor dQkv) {
+      Tensor dQkv,
+      List<Tensor> dBiases) {
     context.makeCurrent();
-    attention.backward(qkv, batch, heads, dropout, logSumExp, out, dOut, dQkv);
+    attention.backward(qkv, batch, heads, dropout, logSumExp, out, dOut, dQkv, dBiases);
   }
 
   @Override

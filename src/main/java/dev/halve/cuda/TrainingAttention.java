@@ -10,6 +10,7 @@ import dev.halve.engine.DeviceBatch;
 import dev.halve.engine.Dropout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.List;
 import java.util.Map;
 
 /** Self-attention that keeps what its gradients need, and the gradients. */
@@ -76,11 +77,15 @@ final class TrainingAttention {
       Tensor logSumExp,
       Tensor out,
       Tensor dOut,
-      Tensor dQkv) {
+      Tensor dQkv,
+      List<Tensor> dBiases) {
     training.requireTraining();
     int hidden = extent(out, 1);
     int headSize = hidden / heads;
     Kernel kernel = backwardKernel(headSize, dropout);
+    int rowSums = hopper ? 8 : 0;
+    int parts = rowSums * batch.rows();
+    long partial = hopper ? training.sums().partial(parts, 3 * hidden) : 0;
     int keys = 128;
     long waiting = batch.longestRow() > keys ? 4L * batch.tokens() * hidden : 0;
     long delta = training.scratch(4L * batch.tokens() * heads + 256 + waiting);
@@ -99,6 +104,8 @@ final class TrainingAttention {
         .with(out)
         .with(dOut)
         .with(chunks)
+        .with(partial)
+        .with(3L * hidden * parts)
         .launch();
     float scale = (float) (1 / Math.sqrt(headSize));
     MemorySegment site = training.site(dropout);
@@ -109,6 +116,7 @@ final class TrainingAttention {
             .of(kernel, blocks, 1, 1, kernel.threads(), kernel.sharedBytes())
             .with(dQkv)
             .with(dQuery)
+            .with(partial)
             .with(Operations.headMap(arena, address(qkv), 3 * hidden, batch.tokens(), headSize))
             .with(Operations.headMap(arena, address(dOut), hidden, batch.tokens(), headSize))
             .with(logSumExp)
@@ -120,6 +128,14 @@ final class TrainingAttention {
             .with(site)
             .launch();
       }
+      training
+          .sums()
+          .addPartials(
+              partial,
+              3 * hidden,
+              hidden,
+              parts,
+              dBiases.stream().mapToLong(CudaDevice::address).toArray());
       return;
     }
     launch
@@ -135,6 +151,10 @@ final class TrainingAttention {
         .with(scale)
         .with(site)
         .launch();
+    for (int i = 0; i < dBiases.size(); i++) {
+      long from = address(dQkv) + 2L * hidden * i;
+      training.sums().add(from, 3 * hidden, hidden, batch.tokens(), address(dBiases.get(i)));
+    }
   }
 
   /** Of attention_backward.cu. */

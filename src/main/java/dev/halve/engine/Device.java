@@ -161,12 +161,15 @@ public interface Device extends AutoCloseable {
     }
   }
 
-  /** The gradients of {@link #linears}; adds to {@code dX}. */
+  /**
+   * The gradients of {@link #linears} without the biases', which who made {@code dY} has added up;
+   * adds to {@code dX}.
+   */
   default void linearsBackward(Tensor x, List<Linear> linears, Tensor dY, Tensor dX) {
     int column = 0;
     for (Linear each : linears) {
       Tensor dWeight = each.weightGradient();
-      linearBackward(x, each.weight(), dY, column, dWeight, each.bias().gradient(), dX, true);
+      linearBackward(x, each.weight(), dY, column, dWeight, null, dX, true);
       column += each.out();
     }
   }
@@ -236,7 +239,12 @@ public interface Device extends AutoCloseable {
   void attention(
       Tensor qkv, DeviceBatch batch, int heads, Dropout dropout, Tensor logSumExp, Tensor out);
 
-  /** Writes {@code dQkv [tokens, 3 * hidden]}. */
+  /**
+   * Writes {@code dQkv [tokens, 3 * hidden]}.
+   *
+   * @param dBiases F32 {@code [hidden]} for queries, keys and values: the sums over tokens of their
+   *     gradients are added to them, as to the biases of the products that made them
+   */
   void attentionBackward(
       Tensor qkv,
       DeviceBatch batch,
@@ -245,7 +253,8 @@ public interface Device extends AutoCloseable {
       Tensor logSumExp,
       Tensor out,
       Tensor dOut,
-      Tensor dQkv);
+      Tensor dQkv,
+      List<Tensor> dBiases);
 
   /**
    * The question-answering loss: the mean over rows of the cross entropies of start and end,

@@ -133,7 +133,8 @@ public final class SelfAttention extends EncoderBlock<SelfAttention.Saved> {
             saved.logSumExp,
             saved.context,
             dContext,
-            dQkv);
+            dQkv,
+            projections.stream().map(each -> each.bias().gradient()).toList());
     pass.device().linearsBackward(saved.x, projections, dQkv, dX);
     workspace.release(mark);
   }

@@ -3,13 +3,16 @@ package dev.halve.cuda;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.halve.core.DType;
+import dev.halve.core.Tensor;
 import dev.halve.cuda.RandomTensors.Operand;
 import dev.halve.engine.BatchShape;
 import dev.halve.engine.DeviceBatch;
 import dev.halve.engine.Dropout;
+import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 
 /** Attention as training runs it, and its gradients, against the formulas in double precision. */
@@ -70,6 +73,7 @@ class TrainingAttentionTest {
     Poisoned out = new Poisoned(device, pool, DType.BF16, tokens, hidden);
     Poisoned logSumExp = new Poisoned(device, pool, DType.F32, tokens, HEADS);
     Poisoned dQkv = new Poisoned(device, pool, DType.BF16, tokens, 3L * hidden);
+    List<Tensor> dBiases = biases(pool, hidden);
     device.attention(qkv.tensor(), batch, HEADS, dropout, logSumExp.tensor(), out.tensor());
     device.attentionBackward(
         qkv.tensor(),
@@ -79,7 +83,8 @@ class TrainingAttentionTest {
         logSumExp.tensor(),
         out.tensor(),
         dOut.tensor(),
-        dQkv.tensor());
+        dQkv.tensor(),
+        dBiases);
     float[] gradients = dQkv.read();
     Formulas expected = new Formulas(qkv.values(), dOut.values(), offsets, headSize, dropout);
     String what = "%s, head size %d, %s".formatted(Arrays.toString(lengths), headSize, dropout);
@@ -90,6 +95,10 @@ class TrainingAttentionTest {
         .isLessThan(1e-5);
     assertThat(Reference.relativeError(gradients, expected.dQkv)).as(what).isLessThan(1e-2);
 
+    float[] sums = read(device, dBiases);
+    assertThat(sumError(sums, expected.dQkv)).as("sums over tokens: " + what).isLessThan(1e-2);
+
+    List<Tensor> biasesAgain = biases(pool, hidden);
     Poisoned again = new Poisoned(device, pool, DType.BF16, tokens, 3L * hidden);
     device.attentionBackward(
         qkv.tensor(),
@@ -99,8 +108,46 @@ class TrainingAttentionTest {
         logSumExp.tensor(),
         out.tensor(),
         dOut.tensor(),
-        again.tensor());
+        again.tensor(),
+        biasesAgain);
     assertThat(again.read()).as("the same again: " + what).isEqualTo(gradients);
+    assertThat(read(device, biasesAgain)).as("the same again: " + what).isEqualTo(sums);
+  }
+
+  private static List<Tensor> biases(CudaPool pool, long hidden) {
+    return Stream.generate(() -> pool.allocate(DType.F32, hidden)).limit(3).toList();
+  }
+
+  /** Queries', keys' and values', one after another. */
+  private static float[] read(CudaDevice device, List<Tensor> biases) {
+    int hidden = (int) biases.getFirst().elements();
+    float[] all = new float[3 * hidden];
+    try (Arena arena = Arena.ofConfined()) {
+      Tensor copy = Tensor.allocate(arena, DType.F32, hidden);
+      for (int i = 0; i < 3; i++) {
+        device.download(biases.get(i), copy);
+        System.arraycopy(copy.toFloatArray(), 0, all, i * hidden, hidden);
+      }
+    }
+    return all;
+  }
+
+  /**
+   * How far sums over tokens are off, as a part of what they add up were all of one column at right
+   * angles: rounding has no sign, and the keys' sums are zero but for it.
+   */
+  private static double sumError(float[] sums, double[] terms) {
+    double[] expected = new double[sums.length];
+    double squares = 0;
+    for (int i = 0; i < terms.length; i++) {
+      expected[i % sums.length] += terms[i];
+      squares += terms[i] * terms[i];
+    }
+    double difference = 0;
+    for (int i = 0; i < sums.length; i++) {
+      difference += Math.pow(sums[i] - expected[i], 2);
+    }
+    return Math.sqrt(difference / squares);
   }
 
   /** What attention.cu and attention_backward.cu say, element by element. */
