@@ -5,7 +5,7 @@
 // has a fixed order, so that the same input gives the same bits: no atomics.
 //
 //   word_gradient      a block for each token; the first token of each id adds up all of that id, in
-//                      their order; the others leave at once
+//                      their order, and marks its row; the others leave at once
 //   position_gradient  a block for each position, over the rows
 //   type_gradient      partial[block, type] over a block's tokens; add_partials of column_sums.cu follows
 //
@@ -17,6 +17,7 @@
 #include "common.cuh"
 
 constexpr int THREADS = 128;
+constexpr u8 ANYTHING = 2;  // of a row's states in adamw.cu
 constexpr int GROUPS = HIDDEN / 8;
 constexpr int SHARES = (GROUPS + THREADS - 1) / THREADS;
 constexpr int PER_THREAD = 16;
@@ -50,7 +51,8 @@ struct Sums {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    word_gradient(float *dWord, const element *dOut, const int *ids, const int *tokenCount) {
+    word_gradient(float *dWord, u8 *states, const element *dOut, const int *ids,
+                  const int *tokenCount) {
   __shared__ int matches[WINDOW];
   __shared__ int before[PER_THREAD * THREADS / 32 + 1];
   const int tokens = *tokenCount, token = blockIdx.x;
@@ -99,6 +101,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __syncthreads();
   }
   sums.add_to(dWord + (u64)id * HIDDEN);
+  if (threadIdx.x == 0) states[id] = ANYTHING;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

@@ -1,7 +1,9 @@
 package dev.halve.cuda;
 
 import static dev.halve.cuda.CudaDevice.address;
+import static dev.halve.cuda.CudaDevice.extent;
 import static dev.halve.cuda.CudaTraining.addressOrNone;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
 
 import dev.halve.core.Tensor;
@@ -19,12 +21,14 @@ import java.util.Map;
 final class CudaAdamW {
   private static final int PIECE_BYTES = 64;
   private static final int PIECE_ELEMENTS = 1 << 12;
+  private static final int TABLE_BYTES = 56;
 
   private final CudaTraining training;
   private final Kernels kernels;
   private final KernelLaunch launch;
   private final CudaContext context;
   private final Map<List<Long>, Pieces> pieces = new HashMap<>();
+  private final MemorySegment table = Arena.ofAuto().allocate(TABLE_BYTES, 8);
 
   /** A parameter list cut up for the optimizer's kernels, in device memory. */
   private record Pieces(long address, int count) {}
@@ -72,17 +76,37 @@ final class CudaAdamW {
     // What no backward pass has made since counts as zero.
     List<Tensor> gradients = parameters.stream().map(Parameter::gradient).toList();
     training.stale().clear(gradients);
-    Pieces table = pieces(parameters);
+    List<Parameter> tables = parameters.stream().filter(training.sparse()::has).toList();
+    Pieces dense = pieces(parameters.stream().filter(each -> !tables.contains(each)).toList());
     Kernel squares = kernels.get("adamw.cu", "gradient_squares", Map.of(), 256);
-    int blocks = Math.min(table.count, squares.blocks());
+    int denseBlocks = Math.min(dense.count, squares.blocks());
+    int blocks = denseBlocks;
+    for (Parameter each : tables) {
+      blocks += rowBlocks(each, 64);
+    }
     long partial = training.scratch(4L * blocks);
     launch
-        .of(squares, blocks, 1, 1, 256, 0)
+        .of(squares, denseBlocks, 1, 1, 256, 0)
         .with(partial)
-        .with(table.address)
-        .with(table.count)
+        .with(dense.address)
+        .with(dense.count)
         .with(training.scalars())
         .launch();
+    long next = partial + 4L * denseBlocks;
+    for (Parameter each : tables) {
+      launch
+          .of(
+              kernels.get("adamw.cu", "row_squares", Map.of(), 256),
+              rowBlocks(each, 64),
+              1,
+              1,
+              256,
+              0)
+          .with(next)
+          .with(table(each))
+          .launch();
+      next += 4L * rowBlocks(each, 64);
+    }
     launch
         .of(kernels.get("adamw.cu", "gradient_norm", Map.of(), 256), 1, 1, 1, 256, 0)
         .with(norm)
@@ -90,12 +114,48 @@ final class CudaAdamW {
         .with(blocks)
         .launch();
     launch
-        .of(kernels.get("adamw.cu", "adamw", Map.of(), 256), table.count, 1, 1, 256, 0)
+        .of(kernels.get("adamw.cu", "adamw", Map.of(), 256), dense.count, 1, 1, 256, 0)
         .with(norm)
-        .with(table.address)
+        .with(dense.address)
         .with(training.scalars())
         .launch();
+    for (Parameter each : tables) {
+      launch
+          .of(
+              kernels.get("adamw.cu", "adamw_rows", Map.of(), 256),
+              rowBlocks(each, 8),
+              1,
+              1,
+              256,
+              0)
+          .with(norm)
+          .with(table(each))
+          .with(training.scalars())
+          .launch();
+    }
     training.stale().left(gradients.stream().filter(training.stale()::mayStay).toList());
+  }
+
+  private static int rowBlocks(Parameter table, int rows) {
+    return Math.ceilDiv(extent(table.value(), 0), rows);
+  }
+
+  /** A {@code Table} of adamw.cu. */
+  private MemorySegment table(Parameter parameter) {
+    Tensor[] tensors = {
+      parameter.value(),
+      parameter.gradient(),
+      parameter.firstMoment(),
+      parameter.secondMoment(),
+      parameter.compute()
+    };
+    for (int i = 0; i < tensors.length; i++) {
+      table.setAtIndex(JAVA_LONG, i, address(tensors[i]));
+    }
+    table.setAtIndex(JAVA_LONG, 5, training.sparse().states(parameter.gradient()));
+    table.set(JAVA_INT, 48, extent(parameter.value(), 0));
+    table.set(JAVA_INT, 52, extent(parameter.value(), 1));
+    return table;
   }
 
   private Pieces pieces(List<Parameter> parameters) {

@@ -130,7 +130,7 @@ final class CudaDevice implements Device {
   public void upload(Tensor host, Tensor device) {
     context.makeCurrent();
     training.join();
-    training.stale().written(List.of(device));
+    training.written(device);
     try (Arena scratch = Arena.ofConfined()) {
       Tensor typed = host;
       if (host.dtype() != device.dtype()) {
@@ -174,7 +174,7 @@ final class CudaDevice implements Device {
   public void zero(Tensor tensor) {
     context.makeCurrent();
     training.join();
-    training.stale().written(List.of(tensor));
+    training.written(tensor);
     CudaDriver.fill(address(tensor), (byte) 0, tensor.bytes(), context.stream());
   }
 

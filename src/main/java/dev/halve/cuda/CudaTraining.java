@@ -38,6 +38,7 @@ final class CudaTraining implements AutoCloseable {
   private final MemorySegment hostScalars = arena.allocate(SCALAR_BYTES, 8);
   private final long scalars;
   private final StaleGradients stale;
+  private final SparseGradients sparse;
   private final ColumnSums sums;
   private final List<Long> owned = new ArrayList<>();
   private final long sideStream;
@@ -60,6 +61,7 @@ final class CudaTraining implements AutoCloseable {
     this.bfloat16 = bfloat16;
     this.scalars = allocate(256);
     this.stale = new StaleGradients(context);
+    this.sparse = new SparseGradients(context, this);
     this.sideStream = CudaDriver.createStream();
     this.forked = CudaDriver.createOrderingEvent();
     this.joined = CudaDriver.createOrderingEvent();
@@ -103,6 +105,16 @@ final class CudaTraining implements AutoCloseable {
 
   StaleGradients stale() {
     return stale;
+  }
+
+  SparseGradients sparse() {
+    return sparse;
+  }
+
+  /** After something that is no part of a step has written a tensor. */
+  void written(Tensor tensor) {
+    stale.written(List.of(tensor));
+    sparse.written(tensor);
   }
 
   boolean recording() {

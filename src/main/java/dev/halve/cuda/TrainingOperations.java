@@ -202,6 +202,7 @@ final class TrainingOperations {
     launch
         .of(embeddingKernel("word_gradient", definitions), batch.tokens(), 1, 1, 128, 0)
         .with(dWord)
+        .with(training.sparse().states(dWord))
         .with(dOut)
         .with(batch.tokenIds())
         .with(batch.tokenCount())
