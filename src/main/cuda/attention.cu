@@ -175,7 +175,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
               sum[m][half] += s[m][n][i];
 #if DROPOUT
               const u32 key = tile * KEYS + n * 8 + (lane % 4) * 2 + i % 2;
-              if (!site.keeps(key * DROPOUT_COLUMN, rowKeys[m][half])) s[m][n][i] = 0.0f;
+              if (!site.keeps(key, rowKeys[m][half])) s[m][n][i] = 0.0f;
 #endif
             }
           }

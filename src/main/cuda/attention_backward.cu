@@ -172,7 +172,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, WARPS == 4 ? 2 : 1)
                 p[m][n][i] = exp2_fast(p[m][n][i] * scaleLog2 - offset);
 #if DROPOUT
                 const u32 key = firstKey + warp * 32 + m * 16 + half * 8 + lane / 4;
-                if (!site.keeps(key * DROPOUT_COLUMN, rowKey)) kept &= ~(1u << (m * 16 + n * 4 + i));
+                if (!site.keeps(key, rowKey)) kept &= ~(1u << (m * 16 + n * 4 + i));
 #endif
               }
             }

@@ -270,13 +270,13 @@ DEVICE void probabilities(float (&s)[8][4], u32 (&kept)[4][4], const float *perQ
     const float2 logSumExp = *(const float2 *)(perQuery + query);
 #if DROPOUT
     const uint2 rowKeys = *(const uint2 *)(perQuery + 2 * BLOCK + query);
+    const u32 both[2] = {site.both(key, rowKeys.x), site.both(key, rowKeys.y)};
 #endif
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       s[n][i] = exp2_fast(s[n][i] * scaleLog2 - (i % 2 ? logSumExp.y : logSumExp.x));
 #if DROPOUT
-      const u32 rowKey = i % 2 ? rowKeys.y : rowKeys.x;
-      if (!site.keeps((u32)(key + i / 2 * 8) * DROPOUT_COLUMN, rowKey)) s[n][i] = -s[n][i];
+      if (!site.keeps_half(both[i % 2], i / 2)) s[n][i] = -s[n][i];
 #endif
     }
     kept[n / 2][n % 2 * 2] = to_positive_pair(s[n][0], s[n][1]);

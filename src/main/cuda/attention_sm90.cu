@@ -415,15 +415,22 @@ struct Consumer {
     if (moved) move_references(largest);
     const float offset[2] = {reference[0] * scaleLog2, reference[1] * scaleLog2};
 #pragma unroll
-    for (int n = 0; n < N / 8; n++) {
+    for (int n = 0; n < N / 8; n += 2) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        s[n][i] = exp2_fast(s[n][i] * scaleLog2 - offset[i / 2]);
-        sum[i / 2] += s[n][i];
 #if DROPOUT
         const u32 key = length - valid + n * 8 + threadIdx.x % 4 * 2 + i % 2;
-        if (!site.keeps(key * DROPOUT_COLUMN, rowKeys[i / 2])) s[n][i] = 0.0f;
+        const u32 both = site.both(key, rowKeys[i / 2]);
 #endif
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          float &score = s[n + half][i];
+          score = exp2_fast(score * scaleLog2 - offset[i / 2]);
+          sum[i / 2] += score;
+#if DROPOUT
+          if (!site.keeps_half(both, half)) score = 0.0f;
+#endif
+        }
       }
     }
     return moved;

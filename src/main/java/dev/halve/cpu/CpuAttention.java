@@ -182,13 +182,13 @@ final class CpuAttention {
 
   /** {@link Dropout#scale} where an element is kept and 0 where it is dropped, from a column on. */
   static FloatVector kept(Dropout dropout, int rowKey, int column) {
-    IntVector x =
-        IntVector.broadcast(INTS, column).addIndex(1).mul(Dropout.COLUMN_STRIDE).add(rowKey);
+    IntVector columns = IntVector.broadcast(INTS, column).addIndex(1);
+    IntVector x = columns.and(~8).mul(Dropout.COLUMN_STRIDE).add(rowKey);
     x = x.lanewise(VectorOperators.XOR, x.lanewise(VectorOperators.LSHR, 16)).mul(0x7feb352d);
     x = x.lanewise(VectorOperators.XOR, x.lanewise(VectorOperators.LSHR, 15)).mul(0x846ca68b);
     x = x.lanewise(VectorOperators.XOR, x.lanewise(VectorOperators.LSHR, 16));
-    VectorMask<Integer> dropped =
-        x.lanewise(VectorOperators.LSHR, 8).compare(VectorOperators.LT, dropout.threshold());
+    IntVector half = x.lanewise(VectorOperators.LSHR, columns.and(8).mul(2)).and(0xFFFF);
+    VectorMask<Integer> dropped = half.compare(VectorOperators.LT, dropout.threshold());
     return FloatVector.broadcast(FLOATS, dropout.scale()).blend(0f, dropped.cast(FLOATS));
   }
 }

@@ -178,7 +178,7 @@ final class CudaTraining implements AutoCloseable {
     }
     site.set(JAVA_LONG, 0, scalars);
     site.set(JAVA_INT, 8, Dropout.mix(dropout.site()));
-    site.set(JAVA_INT, 12, dropout.threshold());
+    site.set(JAVA_INT, 12, dropout.threshold() << 16);
     site.set(JAVA_FLOAT, 16, dropout.scale());
     return site;
   }

@@ -5,10 +5,11 @@ package dev.halve.engine;
  * of its place, so that the backward pass finds it again and nothing is stored. Every device
  * computes the same bits.
  *
- * <p>An element at (row, column) is dropped when {@code mix(column * 0x9E3779B9 + mix(row ^ seed))
- * >>> 8} is below {@code probability * 2^24}; kept elements are scaled by {@code 1 / (1 -
- * probability)}. All arithmetic is on 32-bit words that wrap; {@code mix} is the "lowbias32"
- * integer hash (Ettinger, 2018).
+ * <p>An element at (row, column) has a half of the word {@code mix((column & ~8) * 0x9E3779B9 +
+ * mix(row ^ seed))}, the low half where bit 3 of the column is clear: columns that a thread of a
+ * GPU has together share a word. It is dropped when that is below {@code probability * 2^16}; kept
+ * elements are scaled by {@code 1 / (1 - probability)}. All arithmetic is on 32-bit words that
+ * wrap; {@code mix} is the "lowbias32" integer hash (Ettinger, 2018).
  *
  * @param probability of dropping, in [0, 1)
  * @param stepSeed of this step
@@ -31,9 +32,9 @@ public record Dropout(float probability, int stepSeed, int site) {
     return probability == 0;
   }
 
-  /** Elements whose 24 random bits are below this are dropped. */
+  /** Elements whose 16 random bits are below this are dropped. */
   public int threshold() {
-    return (int) (probability * (1 << 24));
+    return (int) (probability * (1 << 16));
   }
 
   /** What kept elements are multiplied by. */
@@ -52,7 +53,8 @@ public record Dropout(float probability, int stepSeed, int site) {
   }
 
   public boolean keeps(int row, int column) {
-    return mix(column * COLUMN_STRIDE + rowKey(row)) >>> 8 >= threshold();
+    int both = mix((column & ~8) * COLUMN_STRIDE + rowKey(row));
+    return ((column & 8) == 0 ? both & 0xFFFF : both >>> 16) >= threshold();
   }
 
   public static int mix(int x) {
