@@ -13,6 +13,7 @@ import dev.halve.engine.Parameter;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -30,8 +31,12 @@ final class CudaAdamW {
   private final Map<List<Long>, Pieces> pieces = new HashMap<>();
   private final MemorySegment table = Arena.ofAuto().allocate(TABLE_BYTES, 8);
 
-  /** A parameter list cut up for the optimizer's kernels, in device memory. */
-  private record Pieces(long address, int count) {}
+  /**
+   * A parameter list cut up for the optimizer's kernels, in device memory.
+   *
+   * @param weights how many are of gradients that products make; these come first
+   */
+  private record Pieces(long address, int count, int weights) {}
 
   CudaAdamW(CudaTraining training, Kernels kernels, KernelLaunch launch, CudaContext context) {
     this.training = training;
@@ -43,13 +48,7 @@ final class CudaAdamW {
   void chooseMask(Tensor weight, Tensor mask) {
     long groups = weight.elements() / 4;
     launch
-        .of(
-            kernels.get("adamw.cu", "choose_mask", Map.of(), 256),
-            Math.ceilDiv(groups, 256L),
-            1,
-            1,
-            256,
-            0)
+        .of(kernel("choose_mask"), Math.ceilDiv(groups, 256L), 1, 1, 256, 0)
         .with(mask)
         .with(weight)
         .with(groups)
@@ -59,7 +58,7 @@ final class CudaAdamW {
   /** The compute copy without what the mask prunes. */
   void roundKept(Parameter parameter) {
     long elements = parameter.value().elements();
-    Kernel round = kernels.get("adamw.cu", "round_kept", Map.of(), 256);
+    Kernel round = kernel("round_kept");
     launch
         .of(round, Math.min(round.blocks(), Math.ceilDiv(elements, 256L)), 1, 1, 256, 0)
         .with(parameter.compute())
@@ -71,69 +70,77 @@ final class CudaAdamW {
 
   void step(List<Parameter> parameters, AdamW settings, int step, Tensor norm) {
     training.requireTraining();
-    training.join();
+    training.joinWeights();
     training.setOptimizer(settings, step);
     // What no backward pass has made since counts as zero.
     List<Tensor> gradients = parameters.stream().map(Parameter::gradient).toList();
     training.stale().clear(gradients);
     List<Parameter> tables = parameters.stream().filter(training.sparse()::has).toList();
-    Pieces dense = pieces(parameters.stream().filter(each -> !tables.contains(each)).toList());
-    Kernel squares = kernels.get("adamw.cu", "gradient_squares", Map.of(), 256);
-    int denseBlocks = Math.min(dense.count, squares.blocks());
-    int blocks = denseBlocks;
-    for (Parameter each : tables) {
-      blocks += rowBlocks(each, 64);
-    }
-    long partial = training.scratch(4L * blocks);
+    Pieces pieces = pieces(parameters.stream().filter(each -> !tables.contains(each)).toList());
+    norm(pieces, tables, norm);
     launch
-        .of(squares, denseBlocks, 1, 1, 256, 0)
-        .with(partial)
-        .with(dense.address)
-        .with(dense.count)
-        .with(training.scalars())
-        .launch();
-    long next = partial + 4L * denseBlocks;
-    for (Parameter each : tables) {
-      launch
-          .of(
-              kernels.get("adamw.cu", "row_squares", Map.of(), 256),
-              rowBlocks(each, 64),
-              1,
-              1,
-              256,
-              0)
-          .with(next)
-          .with(table(each))
-          .launch();
-      next += 4L * rowBlocks(each, 64);
-    }
-    launch
-        .of(kernels.get("adamw.cu", "gradient_norm", Map.of(), 256), 1, 1, 1, 256, 0)
+        .of(kernel("adamw"), pieces.count, 1, 1, 256, 0)
         .with(norm)
-        .with(partial)
-        .with(blocks)
-        .launch();
-    launch
-        .of(kernels.get("adamw.cu", "adamw", Map.of(), 256), dense.count, 1, 1, 256, 0)
-        .with(norm)
-        .with(dense.address)
+        .with(pieces.address)
         .with(training.scalars())
         .launch();
     for (Parameter each : tables) {
       launch
-          .of(
-              kernels.get("adamw.cu", "adamw_rows", Map.of(), 256),
-              rowBlocks(each, 8),
-              1,
-              1,
-              256,
-              0)
+          .of(kernel("adamw_rows"), rowBlocks(each, 8), 1, 1, 256, 0)
           .with(norm)
           .with(table(each))
           .with(training.scalars())
           .launch();
     }
     training.stale().left(gradients.stream().filter(training.stale()::mayStay).toList());
+  }
+
+  /** The gradients' norm: first the weights', which are there while others are being made. */
+  private void norm(Pieces pieces, List<Parameter> tables, Tensor norm) {
+    int most = kernel("gradient_squares").blocks();
+    int weightBlocks = Math.min(pieces.weights, most);
+    int otherBlocks = Math.min(pieces.count - pieces.weights, most);
+    int blocks = weightBlocks + otherBlocks;
+    for (Parameter each : tables) {
+      blocks += rowBlocks(each, 64);
+    }
+    long partial = training.scratch(4L * blocks);
+    squares(partial, weightBlocks, pieces.address, pieces.weights);
+    training.join();
+    long next = partial + 4L * weightBlocks;
+    long others = pieces.address + (long) PIECE_BYTES * pieces.weights;
+    squares(next, otherBlocks, others, pieces.count - pieces.weights);
+    next += 4L * otherBlocks;
+    for (Parameter each : tables) {
+      launch
+          .of(kernel("row_squares"), rowBlocks(each, 64), 1, 1, 256, 0)
+          .with(next)
+          .with(table(each))
+          .launch();
+      next += 4L * rowBlocks(each, 64);
+    }
+    launch
+        .of(kernel("gradient_norm"), 1, 1, 1, 256, 0)
+        .with(norm)
+        .with(partial)
+        .with(blocks)
+        .launch();
+  }
+
+  private void squares(long partial, int blocks, long pieces, int count) {
+    if (count > 0) {
+      launch
+          .of(kernel("gradient_squares"), blocks, 1, 1, 256, 0)
+          .with(partial)
+          .with(pieces)
+          .with(count)
+          .with(training.scalars())
+          .launch();
+    }
+  }
+
+  private Kernel kernel(String entry) {
+    return kernels.get("adamw.cu", entry, Map.of(), 256);
   }
 
   private static int rowBlocks(Parameter table, int rows) {
@@ -161,6 +168,7 @@ final class CudaAdamW {
   private Pieces pieces(List<Parameter> parameters) {
     List<Long> key = new ArrayList<>(8 * parameters.size());
     int count = 0;
+    int weights = 0;
     for (Parameter each : parameters) {
       key.add(address(each.value()));
       key.add(address(each.compute()));
@@ -170,7 +178,9 @@ final class CudaAdamW {
       key.add(addressOrNone(each.mask()));
       key.add(each.value().elements());
       key.add(leaves(each));
-      count += Math.toIntExact(Math.ceilDiv(each.value().elements(), (long) PIECE_ELEMENTS));
+      int own = Math.toIntExact(Math.ceilDiv(each.value().elements(), (long) PIECE_ELEMENTS));
+      count += own;
+      weights += leaves(each) == 1 ? own : 0;
     }
     Pieces found = pieces.get(key);
     if (found != null) {
@@ -182,7 +192,7 @@ final class CudaAdamW {
     try (Arena scratchArena = Arena.ofConfined()) {
       MemorySegment host = scratchArena.allocate((long) count * PIECE_BYTES, 8);
       long at = 0;
-      for (Parameter each : parameters) {
+      for (Parameter each : weightsFirst(parameters)) {
         for (long from = 0; from < each.value().elements(); from += PIECE_ELEMENTS) {
           at = putPiece(host, at, each, from);
         }
@@ -190,10 +200,14 @@ final class CudaAdamW {
       long address = training.allocate(host.byteSize());
       CudaDriver.copyToDevice(address, host.address(), host.byteSize(), context.stream());
       context.synchronize();
-      Pieces made = new Pieces(address, count);
+      Pieces made = new Pieces(address, count, weights);
       pieces.put(key, made);
       return made;
     }
+  }
+
+  private List<Parameter> weightsFirst(List<Parameter> parameters) {
+    return parameters.stream().sorted(Comparator.comparing(each -> -leaves(each))).toList();
   }
 
   private long leaves(Parameter parameter) {

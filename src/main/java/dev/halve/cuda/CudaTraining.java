@@ -48,6 +48,7 @@ final class CudaTraining implements AutoCloseable {
   private long scratchBytes;
   private boolean recording;
   private boolean outstanding;
+  private boolean tablesOutstanding;
 
   CudaTraining(
       CudaContext context,
@@ -215,6 +216,20 @@ final class CudaTraining implements AutoCloseable {
   void forkEnds() {
     CudaDriver.record(joined, sideStream);
     outstanding = true;
+    tablesOutstanding = false;
+  }
+
+  /** The same after work that makes no weights' gradients. */
+  void tablesForkEnds() {
+    forkEnds();
+    tablesOutstanding = true;
+  }
+
+  /** Lets what is queued from now on come after the weights' gradients. */
+  void joinWeights() {
+    if (!tablesOutstanding) {
+      joinSide();
+    }
   }
 
   /** Lets what is queued from now on come after the work of the side stream, and after all sums. */

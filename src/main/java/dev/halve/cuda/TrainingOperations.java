@@ -193,14 +193,17 @@ final class TrainingOperations {
 
   void embedBackward(DeviceBatch batch, Tensor dOut, Tensor dWord, Tensor dPosition, Tensor dType) {
     training.requireTraining();
-    training.join();
     int hidden = extent(dOut, 1);
     int types = extent(dType, 0);
     requireEights(hidden);
     Map<String, String> definitions =
         Map.of("HIDDEN", String.valueOf(hidden), "TYPES", String.valueOf(types));
+    // Beside the optimizer's first pass over the weights, which waits for memory.
+    training.fork();
+    long stream = training.sideStream();
     launch
         .of(embeddingKernel("word_gradient", definitions), batch.tokens(), 1, 1, 128, 0)
+        .on(stream)
         .with(dWord)
         .with(training.sparse().states(dWord))
         .with(dOut)
@@ -210,6 +213,7 @@ final class TrainingOperations {
     int positions = Math.min(batch.longestRow(), extent(dPosition, 0));
     launch
         .of(embeddingKernel("position_gradient", definitions), positions, 1, 1, 128, 0)
+        .on(stream)
         .with(dPosition)
         .with(dOut)
         .with(batch.rowOffsets())
@@ -220,12 +224,14 @@ final class TrainingOperations {
     long partial = sums.partial(parts, types * hidden);
     launch
         .of(embeddingKernel("type_gradient", definitions), parts, 1, 1, 128, 0)
+        .on(stream)
         .with(partial)
         .with(dOut)
         .with(batch.typeIds())
         .with(batch.tokenCount())
         .launch();
     sums.addPartials(partial, types * hidden, types * hidden, parts, address(dType));
+    training.tablesForkEnds();
   }
 
   private Kernel embeddingKernel(String entry, Map<String, String> definitions) {

@@ -69,7 +69,8 @@ public interface Device extends AutoCloseable {
 
   /**
    * Adds the tables' gradients for {@code dOut [tokens, hidden]} to {@code dWord}, {@code
-   * dPosition}, {@code dType}.
+   * dPosition}, {@code dType}; under the terms of {@link #linearBackward}, {@code dOut} has to stay
+   * as it is.
    */
   void embedBackward(DeviceBatch batch, Tensor dOut, Tensor dWord, Tensor dPosition, Tensor dType);
 
