@@ -53,7 +53,7 @@ final class TrainingOperations {
     MemorySegment site = training.site(dropout);
     Kernel kernel = normKernel("dropout_residual_layer_norm", extent(x, 1), dropout);
     launch
-        .of(kernel, perTokenBlocks(kernel, tokens), 1, 1, 128, 0)
+        .of(kernel, Math.ceilDiv(tokens, 4), 1, 1, 128, 0)
         .with(out)
         .with(sum)
         .with(statistics)
