@@ -57,6 +57,8 @@ template <int ROWS> DEVICE void load_tile(u32 shared, const element *from, int s
 extern "C" __global__ void __launch_bounds__(256)
     attention_delta(float *delta, const element *out, const element *dOut, u64 chunks, float *zeroed,
                     u64 count) {
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   const u64 chunk = (u64)blockIdx.x * 256 + threadIdx.x;
   for (u64 i = chunk; i < count; i += (u64)gridDim.x * 256) zeroed[i] = 0.0f;
   float sum = 0.0f;

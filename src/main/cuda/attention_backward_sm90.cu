@@ -619,6 +619,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     fence_async();
   }
   __syncthreads();
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   int4 *pieces = (int4 *)(generic + PIECES_AT);
   const Arguments arguments = {dQkv,       dQuery, partial, logSumExp, delta,
                                rowOffsets, rows,   heads,   scale,     site};

@@ -329,6 +329,8 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, 1)
     barrier_arrive(shared + TURN_AT);
   }
   cluster_sync();
+  wait_for_previous_kernel();
+  let_next_kernel_start();
 
   Walk walk;
   walk.first = blockIdx.x / CLUSTER;

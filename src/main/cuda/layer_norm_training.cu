@@ -60,6 +60,8 @@ extern "C" __global__ void __launch_bounds__(128)
     dropout_residual_layer_norm(element *out, element *sum, float *statistics, const element *x,
                                 const element *residual, const element *weight,
                                 const element *bias, float epsilon, int tokens, DropoutSite site) {
+  wait_for_previous_kernel();
+  let_next_kernel_start();
 #if DROPOUT
   const u32 seed = site.seed();
 #endif
@@ -152,6 +154,8 @@ extern "C" __global__ void __launch_bounds__(128)
                         const float *statistics, const element *weight, const element *dOut,
                         int tokens, DropoutSite site) {
   __shared__ __align__(16) float shared[WARPS][HIDDEN];
+  wait_for_previous_kernel();
+  let_next_kernel_start();
 #if DROPOUT
   const u32 seed = site.seed();
 #endif

@@ -118,6 +118,14 @@ final class CudaTraining implements AutoCloseable {
     sparse.written(tensor);
   }
 
+  /**
+   * Whether kernels may start while the one before on the stream drains. For those alone that come
+   * after nothing but that one: not after {@link #fork}, which waits for the other stream.
+   */
+  boolean overlaps() {
+    return context.properties().isHopper();
+  }
+
   boolean recording() {
     return recording;
   }

@@ -210,6 +210,7 @@ final class GeluGemm {
       launch
           .of(kernel, Tile.CLUSTER * clusters, 1, 1, Tile.THREADS, kernel.sharedBytes())
           .cluster(Tile.CLUSTER)
+          .overlapping(!o.backward)
           .with(map(arena, o.x, o.in, o.tokens, tile.tokens / Tile.CLUSTER))
           .with(map(arena, o.weight, o.backward ? o.out : o.in, o.backward ? o.in : o.out, 64))
           .with(map(arena, o.inner, o.out, o.tokens, Tile.STORE_TOKENS))

@@ -204,7 +204,7 @@ final class Operations {
     try (Arena arena = Arena.ofConfined()) {
       launch
           .of(kernel, Math.min(blocks, kernel.blocks()), 1, 1, kernel.threads(), sharedBytes)
-          .overlapping(overlap)
+          .overlapping(overlap || kept != null)
           .with(out)
           .with(headMap(arena, qkv, 3 * heads * headSize, rows.tokens, headSize))
           .with(rows.rowOffsets)

@@ -100,6 +100,7 @@ final class TrainingAttention {
             1,
             256,
             0)
+        .overlapping(training.overlaps())
         .with(delta)
         .with(out)
         .with(dOut)
@@ -114,6 +115,7 @@ final class TrainingAttention {
       try (Arena arena = Arena.ofConfined()) {
         launch
             .of(kernel, blocks, 1, 1, kernel.threads(), kernel.sharedBytes())
+            .overlapping(training.overlaps())
             .with(dQkv)
             .with(dQuery)
             .with(partial)

@@ -54,6 +54,7 @@ final class TrainingOperations {
     Kernel kernel = normKernel("dropout_residual_layer_norm", extent(x, 1), dropout);
     launch
         .of(kernel, Math.ceilDiv(tokens, 4), 1, 1, 128, 0)
+        .overlapping(training.overlaps())
         .with(out)
         .with(sum)
         .with(statistics)
@@ -93,6 +94,7 @@ final class TrainingOperations {
     long partial = sums.partial(blocks, 3 * hidden);
     launch
         .of(kernel, blocks, 1, 1, 128, 0)
+        .overlapping(training.overlaps())
         .with(dSum)
         .with(addressOrNone(dX))
         .with(partial)
