@@ -260,23 +260,38 @@ DEVICE void warp_arrive(u32 barrier) {
 
 // ---- 64 keys, by a warpgroup ---------------------------------------------------------------------
 
-// s becomes P^T, negative where dropout drops; of n-th eight queries this thread's two, of keys
-// lane / 4 and lane / 4 + 8 of its warp's 16. P . D in `kept` as an operand.
-DEVICE void probabilities(float (&s)[8][4], u32 (&kept)[4][4], const float *perQuery,
-                          float scaleLog2, int key, const DropoutSite &site) {
+// What a thread needs for the probabilities of its two of each eight queries, made while their scores are:
+// logSumExp, and dropout's bits for keys lane / 4 and lane / 4 + 8 of its warp's 16.
+struct PerQuery {
+  float2 logSumExp[8];
+#if DROPOUT
+  u32 both[8][2];
+#endif
+
+  DEVICE_MEMBER PerQuery(const float *perQuery, int key, const DropoutSite &site) {
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+      const int query = n * 8 + threadIdx.x % 4 * 2;
+      logSumExp[n] = *(const float2 *)(perQuery + query);
+#if DROPOUT
+      const uint2 rowKeys = *(const uint2 *)(perQuery + 2 * BLOCK + query);
+      both[n][0] = site.both(key, rowKeys.x);
+      both[n][1] = site.both(key, rowKeys.y);
+#endif
+    }
+  }
+};
+
+// s becomes P^T, negative where dropout drops. P . D in `kept` as an operand.
+DEVICE void probabilities(float (&s)[8][4], u32 (&kept)[4][4], const PerQuery &q, float scaleLog2,
+                          const DropoutSite &site) {
 #pragma unroll
   for (int n = 0; n < 8; n++) {
-    const int query = n * 8 + threadIdx.x % 4 * 2;
-    const float2 logSumExp = *(const float2 *)(perQuery + query);
-#if DROPOUT
-    const uint2 rowKeys = *(const uint2 *)(perQuery + 2 * BLOCK + query);
-    const u32 both[2] = {site.both(key, rowKeys.x), site.both(key, rowKeys.y)};
-#endif
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      s[n][i] = exp2_fast(s[n][i] * scaleLog2 - (i % 2 ? logSumExp.y : logSumExp.x));
+      s[n][i] = exp2_fast(s[n][i] * scaleLog2 - (i % 2 ? q.logSumExp[n].y : q.logSumExp[n].x));
 #if DROPOUT
-      if (!site.keeps_half(both[i % 2], i / 2)) s[n][i] = -s[n][i];
+      if (!site.keeps_half(q.both[n][i % 2], i / 2)) s[n][i] = -s[n][i];
 #endif
     }
     kept[n / 2][n % 2 * 2] = to_positive_pair(s[n][0], s[n][1]);
@@ -333,15 +348,20 @@ DEVICE void write_rows(const float (&d)[HEAD / 8][4], float scale, u32 rows, ele
                  : "memory");
   }
   __syncwarp();
+  constexpr int COUNT = 16 * ROW_CHUNKS / 32;
+  uint4 words[COUNT];
 #pragma unroll
-  for (int i = 0; i < 16 * ROW_CHUNKS / 32; i++) {
-    const int at = lane + 32 * i, row = at / ROW_CHUNKS, chunk = at % ROW_CHUNKS;
-    uint4 words;
+  for (int i = 0; i < COUNT; i++) {
+    const int at = lane + 32 * i;
     asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
-                 : "r"(rows + chunk_offset(row, chunk))
+                 : "=r"(words[i].x), "=r"(words[i].y), "=r"(words[i].z), "=r"(words[i].w)
+                 : "r"(rows + chunk_offset(at / ROW_CHUNKS, at % ROW_CHUNKS))
                  : "memory");
-    if (row < valid) *(uint4 *)(to + (u64)row * stride + chunk * 8) = words;
+  }
+#pragma unroll
+  for (int i = 0; i < COUNT; i++) {
+    const int at = lane + 32 * i, row = at / ROW_CHUNKS, chunk = at % ROW_CHUNKS;
+    if (row < valid) *(uint4 *)(to + (u64)row * stride + chunk * 8) = words[i];
   }
   __syncwarp();
 }
@@ -417,6 +437,7 @@ DEVICE void compute(const Arguments &x, Walk walk, u32 shared, const u8 *generic
       barrier_wait(shared + KEYS_FULL + 8 * slot, own.phase);
       const u64 k = descriptor<ROW_BYTES>(keys), v = descriptor<ROW_BYTES>(keys + BLOCK_BYTES);
       float dK[HEAD / 8][4] = {}, dV[HEAD / 8][4] = {};
+      int before = 0;  // the stage whose scores are stored and not handed on
       for (int block = 0; block < blocks; block++) {
         const u32 at = shared + STAGES_AT + stage.slot * 2 * BLOCK_BYTES;
         const float *perQuery = (const float *)(generic + PER_QUERY_AT + stage.slot * 3 * BLOCK * 4);
@@ -436,8 +457,13 @@ DEVICE void compute(const Arguments &x, Walk walk, u32 shared, const u8 *generic
         wgmma_commit();
         multiply_block(dP, v, gradients);
         wgmma_commit();
+        if (block > 0) {
+          fence_async();
+          warp_arrive(shared + SCORES_FULL + 8 * before);
+        }
+        const PerQuery each(perQuery, firstKey + warp * 16 + lane / 4, x.site);
         wgmma_wait<1>();
-        probabilities(s, kept, perQuery, scaleLog2, firstKey + warp * 16 + lane / 4, x.site);
+        probabilities(s, kept, each, scaleLog2, x.site);
         wgmma_wait<0>();
         score_gradients(s, dP, dS, perQuery, x.site);
         if (valid < 16) {
@@ -458,12 +484,13 @@ DEVICE void compute(const Arguments &x, Walk walk, u32 shared, const u8 *generic
         wgmma_commit();
         barrier_wait(shared + SCORES_EMPTY + 8 * stage.slot, stage.phase ^ 1);
         store_transposed(shared + SCORES_AT + (stage.slot * COMPUTERS + mine) * SCORE_BYTES, dS);
-        fence_async();
-        warp_arrive(shared + SCORES_FULL + 8 * stage.slot);
         wgmma_wait<0>();
         warp_arrive(shared + STAGE_EMPTY + 8 * stage.slot);
+        before = stage.slot;
         stage.advance();
       }
+      fence_async();
+      warp_arrive(shared + SCORES_FULL + 8 * before);
       // Through V, which the warpgroup's last product may still be reading for another warp.
       warpgroup_barrier();
       const u32 rows = keys + BLOCK_BYTES + warp * 16 * ROW_BYTES;
@@ -483,13 +510,15 @@ DEVICE void compute(const Arguments &x, Walk walk, u32 shared, const u8 *generic
 // ---- the queries' gradients, by a warpgroup ------------------------------------------------------
 
 // dQ = dS K for a block of queries with two blocks of keys at a time; between those it waits in fp32,
-// written and read by the same thread.
+// written and read by the same thread: dQuery [tokens + BLOCK * rows, hidden], as the threads have it.
 DEVICE void gather_queries(const Arguments &x, Walk walk, u32 shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, hidden = x.heads * HEAD;
   Ring<KEY_SLOTS> keys;
   Ring<STAGES> stage;
   for (Piece piece = walk.next(); piece.length > 0; piece = walk.next()) {
     const int blocks = piece.blocks(), column = piece.head * HEAD + lane % 4 * 2;
+    float4 *waiting = (float4 *)(x.dQuery + (u64)(piece.start + BLOCK * piece.row) * hidden +
+                                 piece.head * blocks * BLOCK * HEAD) + threadIdx.x % 128;
     for (int first = 0; first < blocks; first += COMPUTERS) {
       const int pair = min(blocks - first, COMPUTERS);
       const bool last = first + pair == blocks;
@@ -512,19 +541,15 @@ DEVICE void gather_queries(const Arguments &x, Walk walk, u32 shared) {
       }
       for (int block = 0; block < blocks; block++) {
         const int query = block * BLOCK + warp * 16 + lane / 4;
-        float *waiting = x.dQuery + (u64)(piece.start + query) * hidden + column;
         float dQ[HEAD / 8][4] = {};
         if (first > 0) {
 #pragma unroll
-          for (int half = 0; half < 2; half++) {
-            if (query + half * 8 < piece.length) {
-#pragma unroll
-              for (int n = 0; n < HEAD / 8; n++) {
-                const float2 before = *(const float2 *)(waiting + half * 8 * hidden + n * 8);
-                dQ[n][2 * half] = before.x;
-                dQ[n][2 * half + 1] = before.y;
-              }
-            }
+          for (int n = 0; n < HEAD / 8; n++) {
+            const float4 before = waiting[(block * (HEAD / 8) + n) * 128];
+            dQ[n][0] = before.x;
+            dQ[n][1] = before.y;
+            dQ[n][2] = before.z;
+            dQ[n][3] = before.w;
           }
         }
         const u64 scores = descriptor<128>(shared + SCORES_AT + stage.slot * COMPUTERS * SCORE_BYTES);
@@ -544,24 +569,25 @@ DEVICE void gather_queries(const Arguments &x, Walk walk, u32 shared) {
         wgmma_wait<0>();
         warp_arrive(shared + SCORES_EMPTY + 8 * stage.slot);
         stage.advance();
+        if (!last) {
+#pragma unroll
+          for (int n = 0; n < HEAD / 8; n++) {
+            waiting[(block * (HEAD / 8) + n) * 128] =
+                make_float4(dQ[n][0], dQ[n][1], dQ[n][2], dQ[n][3]);
+          }
+          continue;
+        }
 #pragma unroll
         for (int half = 0; half < 2; half++) {
           if (query + half * 8 >= piece.length) continue;
           element *to = x.dQkv + (u64)(piece.start + query + half * 8) * 3 * hidden + column;
 #pragma unroll
           for (int n = 0; n < HEAD / 8; n++) {
-            const float2 value = make_float2(dQ[n][2 * half], dQ[n][2 * half + 1]);
-            if (last) {
-              *(u32 *)(to + n * 8) = to_pair(value.x * x.scale, value.y * x.scale);
-            } else {
-              *(float2 *)(waiting + half * 8 * hidden + n * 8) = value;
-            }
+            *(u32 *)(to + n * 8) = to_pair(dQ[n][2 * half] * x.scale, dQ[n][2 * half + 1] * x.scale);
           }
         }
-        if (last) {
-          add_column_sums(dQ, x.scale, x.sums(piece, warp, 0),
-                          piece.length - block * BLOCK - warp * 16);
-        }
+        add_column_sums(dQ, x.scale, x.sums(piece, warp, 0),
+                        piece.length - block * BLOCK - warp * 16);
       }
       for (int i = 0; i < pair; i++) {
         warp_arrive(shared + KEYS_EMPTY + 8 * keys.slot);

@@ -87,7 +87,9 @@ final class TrainingAttention {
     int parts = rowSums * batch.rows();
     long partial = hopper ? training.sums().partial(parts, 3 * hidden) : 0;
     int keys = 128;
-    long waiting = batch.longestRow() > keys ? 4L * batch.tokens() * hidden : 0;
+    // On Hopper a row has room for whole blocks of 64 queries.
+    long queries = batch.tokens() + (hopper ? 64L * batch.rows() : 0);
+    long waiting = batch.longestRow() > keys ? 4 * queries * hidden : 0;
     long delta = training.scratch(4L * batch.tokens() * heads + 256 + waiting);
     long dQuery = delta + Math.ceilDiv(4L * batch.tokens() * heads, 256L) * 256;
     long chunks = out.elements() / 8;
