@@ -78,12 +78,14 @@ final class CudaAdamW {
     List<Parameter> tables = parameters.stream().filter(training.sparse()::has).toList();
     Pieces pieces = pieces(parameters.stream().filter(each -> !tables.contains(each)).toList());
     norm(pieces, tables, norm);
-    launch
-        .of(kernel("adamw"), pieces.count, 1, 1, 256, 0)
-        .with(norm)
-        .with(pieces.address)
-        .with(training.scalars())
-        .launch();
+    if (pieces.count > 0) {
+      launch
+          .of(kernel("adamw"), pieces.count, 1, 1, 256, 0)
+          .with(norm)
+          .with(pieces.address)
+          .with(training.scalars())
+          .launch();
+    }
     for (Parameter each : tables) {
       launch
           .of(kernel("adamw_rows"), rowBlocks(each, 8), 1, 1, 256, 0)
