@@ -22,7 +22,7 @@
 //
 // Compile-time: HEAD (32 or 64), WARPS (4, or 8 with HEAD 64), DROPOUT. Launch: attention_backward
 // 32 * WARPS threads, grid (heads, rows), dynamic shared memory as below; attention_delta 256
-// threads, grid (tokens * hidden / 2048 rounded up).
+// threads, grid (tokens * hidden / 2048 rounded up); it also zeroes `count` floats, which sums are added to.
 #include "common.cuh"
 #include "dropout.cuh"
 

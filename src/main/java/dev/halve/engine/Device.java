@@ -163,8 +163,8 @@ public interface Device extends AutoCloseable {
   }
 
   /**
-   * The gradients of {@link #linears} without the biases', which who made {@code dY} has added up;
-   * adds to {@code dX}.
+   * The gradients of {@link #linears} without the biases', which are added up where {@code dY} is
+   * made; adds to {@code dX}.
    */
   default void linearsBackward(Tensor x, List<Linear> linears, Tensor dY, Tensor dX) {
     int column = 0;
