@@ -100,18 +100,24 @@ final class SparseGemm {
     return choices.get(new Question(out, in, TokenBuckets.roundUp(tokens), epilogue));
   }
 
-  /** The tiles worth timing for so many tokens. */
-  private List<? extends SparseGemmTile> candidates(int tokens, Epilogue epilogue) {
-    return (context.properties().isHopper()
-            ? SparseGemmTile.hopperCandidates(tokens)
-            : SparseGemmTile.ampereCandidates())
-        .stream()
-            .filter(tile -> tile.sharedBytes(epilogue) <= context.properties().sharedBytes())
-            .toList();
+  /** The tiles worth timing for a product. */
+  private List<? extends SparseGemmTile> candidates(Operands operands) {
+    SparseGemmLayout layout = operands.weight.layout();
+    GpuProperties gpu = context.properties();
+    List<? extends SparseGemmTile> all =
+        gpu.isHopper()
+            ? SparseGemmTile.hopperCandidates(operands.tokens, layout.kTiles()).stream()
+                .filter(
+                    tile -> tile.clusters(operands.tokens, layout.out(), gpu.multiprocessors()) > 0)
+                .toList()
+            : SparseGemmTile.ampereCandidates();
+    return all.stream()
+        .filter(tile -> tile.sharedBytes(operands.epilogue) <= gpu.sharedBytes())
+        .toList();
   }
 
   private SparseGemmTile choose(Question question, Operands operands) {
-    List<? extends SparseGemmTile> tiles = candidates(operands.tokens, operands.epilogue);
+    List<? extends SparseGemmTile> tiles = candidates(operands);
     String[] text = {
       "sparse",
       bfloat16 ? "bf16" : "fp16",
@@ -201,9 +207,8 @@ final class SparseGemm {
   private void launchSm90(
       Kernel kernel, SparseGemmTile.Sm90 tile, Operands operands, boolean overlap) {
     SparseGemmLayout layout = operands.weight.layout();
-    long tiles = tile.tiles(operands.tokens, layout.out());
-    int clusters = Math.max(1, kernel.blocks() / tile.clusterBlocks());
-    long blocks = tile.clusterBlocks() * Math.min(tiles, clusters);
+    int fitting = Math.max(1, kernel.blocks() / tile.clusterBlocks());
+    long blocks = tile.clusterBlocks() * tile.clusters(operands.tokens, layout.out(), fitting);
     FoldedNorm norm = operands.norm == null ? new FoldedNorm(0, 0, 0) : operands.norm;
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment y = yMap(arena, operands, operands.y, tile);

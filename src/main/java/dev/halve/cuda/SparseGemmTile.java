@@ -1,5 +1,6 @@
 package dev.halve.cuda;
 
+import java.util.ArrayList;
 import java.util.List;
 
 /**
@@ -36,6 +37,9 @@ public sealed interface SparseGemmTile {
     }
   }
 
+  /** Blocks of 64 inputs whose weight fits beside 192 tokens' sums in a thread's registers. */
+  int MOST_HELD = 12;
+
   /** The kernel's entry, which is also the name of its file in src/main/cuda. */
   String entry();
 
@@ -56,7 +60,7 @@ public sealed interface SparseGemmTile {
 
   /**
    * Hopper: {@code warpgroups} times {@code blocks} blocks of 64 outputs by {@code tokens} tokens.
-   * A grid of {@code clusterBlocks() * min(tiles, clusters that fit the GPU at once)} blocks.
+   * A grid of {@code clusterBlocks() * clusters(...)} blocks.
    *
    * @param warpgroups consumer warpgroups, 1 to 3, one above another along out
    * @param blocks blocks of 64 outputs of a warpgroup, 1 or 2
@@ -69,6 +73,9 @@ public sealed interface SparseGemmTile {
    * @param storeBuffers such pieces in flight for each warpgroup
    * @param residents blocks that share a multiprocessor: 1, or 2 of at most 96 tokens and half the
    *     shared memory each
+   * @param held where the consumers hold the weight in registers, of one block of outputs each and
+   *     as many inputs as the product has: those inputs, in blocks of 64; 0 where the weight comes
+   *     through the stages
    */
   record Sm90(
       int warpgroups,
@@ -79,7 +86,8 @@ public sealed interface SparseGemmTile {
       int clusterTokens,
       int storeTokens,
       int storeBuffers,
-      int residents)
+      int residents,
+      int held)
       implements SparseGemmTile {
     @Override
     public String entry() {
@@ -97,7 +105,8 @@ public sealed interface SparseGemmTile {
           "-DCLUSTER_TOKENS=" + clusterTokens,
           "-DSTORE_TOKENS=" + storeTokens,
           "-DSTORE_BUFFERS=" + storeBuffers,
-          "-DRESIDENTS=" + residents);
+          "-DRESIDENTS=" + residents,
+          "-DHELD=" + held);
     }
 
     /** Outputs of one block's tile. */
@@ -122,7 +131,8 @@ public sealed interface SparseGemmTile {
 
     @Override
     public int sharedBytes(Epilogue epilogue) {
-      int stage = tokens * 128 + out() / 64 * SparseGemmLayout.BLOCK_BYTES;
+      int weight = held > 0 ? 0 : out() / 64 * SparseGemmLayout.BLOCK_BYTES;
+      int stage = tokens * 128 + weight;
       int store = storeTokens * 128 * storeBuffers * warpgroups;
       int norms = epilogue.hasNorm() ? 2 * tokens * 8 : 0;
       return stages * stage + store + 512 + norms;
@@ -135,8 +145,23 @@ public sealed interface SparseGemmTile {
 
     @Override
     public long tiles(long tokenCount, int outCount) {
-      return Math.ceilDiv(tokenCount, (long) tokens * clusterTokens)
-          * Math.ceilDiv(outCount, out() * clusterOut);
+      return Math.ceilDiv(tokenCount, (long) tokens * clusterTokens) * outTiles(outCount);
+    }
+
+    private int outTiles(int outCount) {
+      return Math.ceilDiv(outCount, out() * clusterOut);
+    }
+
+    /**
+     * How many clusters to launch. Those that hold a weight have the same outputs in all their
+     * tiles, which lie so many tiles apart.
+     *
+     * @param fitting clusters that fit the GPU at once
+     * @return 0 where this tile cannot do the product
+     */
+    long clusters(long tokenCount, int outCount, long fitting) {
+      long clusters = Math.min(tiles(tokenCount, outCount), fitting);
+      return held > 0 ? clusters / outTiles(outCount) * outTiles(outCount) : clusters;
     }
   }
 
@@ -189,31 +214,34 @@ public sealed interface SparseGemmTile {
     }
   }
 
-  /** The tiles worth measuring on Hopper for so many tokens. */
-  static List<Sm90> hopperCandidates(long tokens) {
-    if (tokens > 16384) {
-      return List.of(
-          new Sm90(2, 2, 192, 4, 1, 1, 64, 3, 1),
-          new Sm90(2, 2, 192, 4, 1, 2, 64, 3, 1),
-          new Sm90(3, 1, 192, 4, 1, 2, 64, 3, 1),
-          new Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1));
-    }
+  /**
+   * The tiles worth measuring on Hopper.
+   *
+   * @param kTiles inputs in blocks of 64
+   */
+  static List<Sm90> hopperCandidates(long tokens, int kTiles) {
+    List<Sm90> candidates = new ArrayList<>();
     if (tokens > 1024) {
-      return List.of(
-          new Sm90(2, 2, 192, 4, 1, 1, 64, 3, 1),
-          new Sm90(2, 2, 192, 4, 1, 2, 64, 3, 1),
-          new Sm90(3, 1, 192, 4, 1, 2, 64, 3, 1),
-          new Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1),
-          new Sm90(3, 1, 96, 6, 1, 1, 48, 2, 1),
-          new Sm90(2, 1, 96, 8, 1, 1, 48, 2, 1),
-          new Sm90(2, 1, 96, 4, 1, 1, 48, 2, 2));
+      candidates.add(new Sm90(2, 2, 192, 4, 1, 1, 64, 3, 1, 0));
+      candidates.add(new Sm90(2, 2, 192, 4, 1, 2, 64, 3, 1, 0));
+      candidates.add(new Sm90(3, 1, 192, 4, 1, 2, 64, 3, 1, 0));
+      candidates.add(new Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1, 0));
+      if (kTiles <= MOST_HELD) {
+        candidates.add(new Sm90(2, 1, 192, 7, 1, 1, 64, 3, 1, kTiles));
+      }
+      if (tokens <= 16384) {
+        candidates.add(new Sm90(3, 1, 96, 6, 1, 1, 48, 2, 1, 0));
+        candidates.add(new Sm90(2, 1, 96, 8, 1, 1, 48, 2, 1, 0));
+        candidates.add(new Sm90(2, 1, 96, 4, 1, 1, 48, 2, 2, 0));
+      }
+      return candidates;
     }
     return List.of(
-        new Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1),
-        new Sm90(3, 1, 96, 6, 1, 1, 48, 2, 1),
-        new Sm90(2, 1, 96, 8, 1, 1, 48, 2, 1),
-        new Sm90(1, 1, 96, 6, 1, 1, 48, 2, 2),
-        new Sm90(1, 1, 64, 6, 1, 1, 64, 1, 2));
+        new Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1, 0),
+        new Sm90(3, 1, 96, 6, 1, 1, 48, 2, 1, 0),
+        new Sm90(2, 1, 96, 8, 1, 1, 48, 2, 1, 0),
+        new Sm90(1, 1, 96, 6, 1, 1, 48, 2, 2, 0),
+        new Sm90(1, 1, 64, 6, 1, 1, 64, 1, 2, 0));
   }
 
   /** The tiles worth measuring on Ampere and Ada. */

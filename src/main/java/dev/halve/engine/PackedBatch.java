@@ -74,15 +74,18 @@ public record PackedBatch(int[] tokenIds, int[] typeIds, int[] rowOffsets) {
           "a row of %d tokens is longer than the model's %d positions; lower max_length"
               .formatted(longestRow(), config.maxPositionEmbeddings()));
     }
-    // One pass without branches, which the compiler vectorises: it runs before every forward pass.
-    int outside = 0;
-    for (int token = 0; token < tokenIds.length; token++) {
-      outside |= tokenIds[token] | (config.vocabSize() - 1 - tokenIds[token]);
-      outside |= typeIds[token] | (config.typeVocabSize() - 1 - typeIds[token]);
-    }
-    if (outside < 0) {
+    if (outside(tokenIds, config.vocabSize()) || outside(typeIds, config.typeVocabSize())) {
       reject(config);
     }
+  }
+
+  /** Without branches, so that the compiler vectorises it: it runs before every forward pass. */
+  private static boolean outside(int[] values, int bound) {
+    int outside = 0;
+    for (int value : values) {
+      outside |= value | (bound - 1 - value);
+    }
+    return outside < 0;
   }
 
   private void reject(BertConfig config) {

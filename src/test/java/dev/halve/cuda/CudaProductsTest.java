@@ -8,6 +8,7 @@ import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.cuda.Products.Activations;
 import dev.halve.cuda.RandomTensors.Operand;
 import java.lang.foreign.Arena;
+import java.util.ArrayList;
 import java.util.List;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Assumptions;
@@ -111,10 +112,12 @@ class CudaProductsTest {
     }
   }
 
-  /** The kernel for Ampere and Ada, which every later GPU runs too. */
+  /**
+   * By those for Ampere and Ada, which every later GPU runs too, and on Hopper by two of its own.
+   */
   @ParameterizedTest
   @EnumSource(names = {"F16", "BF16"})
-  void semiStructuredProductsByMmaSp(DType dtype) {
+  void semiStructuredProductsByTile(DType dtype) {
     open(dtype, false);
     try (Arena arena = Arena.ofConfined();
         Kernels kernels = new Kernels(device.context(), Gpu.CACHE, dtype)) {
@@ -128,7 +131,12 @@ class CudaProductsTest {
         Operand weight = tensors.semiStructured(0.05, extents[1], extents[2]);
         Operand bias = tensors.normal(DType.F32, 0, 1, extents[1]);
         CudaPackedWeight packed = pack(arena, weight);
-        for (SparseGemmTile.Sm80 tile : SparseGemmTile.ampereCandidates()) {
+        List<SparseGemmTile> tiles = new ArrayList<>(SparseGemmTile.ampereCandidates());
+        if (device.context().properties().isHopper()) {
+          tiles.add(new SparseGemmTile.Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1, 0));
+          tiles.addAll(held(packed.layout()));
+        }
+        for (SparseGemmTile tile : tiles) {
           for (Epilogue epilogue : Epilogue.values()) {
             check(
                 extents,
@@ -165,11 +173,11 @@ class CudaProductsTest {
   /** One of each kind: two blocks a warpgroup, a cluster, three warpgroups, two blocks together. */
   private static final List<SparseGemmTile> NORM_TILES =
       List.of(
-          new SparseGemmTile.Sm90(2, 2, 192, 4, 1, 1, 64, 3, 1),
-          new SparseGemmTile.Sm90(2, 2, 192, 4, 1, 2, 64, 3, 1),
-          new SparseGemmTile.Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1),
-          new SparseGemmTile.Sm90(2, 1, 96, 4, 1, 1, 48, 2, 2),
-          new SparseGemmTile.Sm90(1, 1, 64, 6, 1, 1, 64, 1, 2));
+          new SparseGemmTile.Sm90(2, 2, 192, 4, 1, 1, 64, 3, 1, 0),
+          new SparseGemmTile.Sm90(2, 2, 192, 4, 1, 2, 64, 3, 1, 0),
+          new SparseGemmTile.Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1, 0),
+          new SparseGemmTile.Sm90(2, 1, 96, 4, 1, 1, 48, 2, 2, 0),
+          new SparseGemmTile.Sm90(1, 1, 64, 6, 1, 1, 64, 1, 2, 0));
 
   @ParameterizedTest
   @EnumSource(names = {"F16", "BF16"})
@@ -184,13 +192,28 @@ class CudaProductsTest {
           new SparseGemm(device.context(), kernels, launch, null, dtype == DType.BF16);
       for (int[] extents : NORM_EXTENTS) {
         for (SparseGemmTile tile : NORM_TILES) {
-          afterNorm(arena, products, tile, extents, false);
-          afterNorm(arena, products, tile, extents, true);
-          addedToNorm(arena, products, tile, extents);
+          normsInside(arena, products, tile, extents);
+        }
+        for (SparseGemmTile tile : held(new SparseGemmLayout(extents[1], extents[2]))) {
+          normsInside(arena, products, tile, extents);
         }
       }
       device.context().synchronize();
     }
+  }
+
+  private void normsInside(Arena arena, SparseGemm products, SparseGemmTile tile, int[] extents) {
+    afterNorm(arena, products, tile, extents, false);
+    afterNorm(arena, products, tile, extents, true);
+    addedToNorm(arena, products, tile, extents);
+  }
+
+  /** The tile that holds the weight in registers, where it fits there. */
+  private static List<SparseGemmTile> held(SparseGemmLayout layout) {
+    int kTiles = layout.kTiles();
+    return kTiles <= SparseGemmTile.MOST_HELD
+        ? List.of(new SparseGemmTile.Sm90(2, 1, 192, 7, 1, 1, 64, 3, 1, kTiles))
+        : List.of();
   }
 
   private void afterNorm(

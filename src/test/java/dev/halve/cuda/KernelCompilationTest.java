@@ -53,7 +53,9 @@ class KernelCompilationTest {
             new Source("gelu_gemm_sm90.cu", GeluGemm.tiles(1).getFirst().definitions(backward)));
       }
       for (Epilogue epilogue : Epilogue.values()) {
-        sources.add(sparse(SparseGemmTile.hopperCandidates(6144).getFirst(), epilogue));
+        List<SparseGemmTile.Sm90> tiles = SparseGemmTile.hopperCandidates(98304, 12);
+        sources.add(sparse(tiles.getFirst(), epilogue));
+        sources.add(sparse(tiles.getLast(), epilogue));
       }
     }
     sources.add(sparse(SparseGemmTile.ampereCandidates().getFirst(), Epilogue.BIAS_GELU));

@@ -8,7 +8,7 @@ class SparseGemmTileTest {
   @Test
   void everyTileIsAmongThoseThatTheLayoutIsGuardedFor() {
     for (long tokens : new long[] {64, 6144, 98304}) {
-      for (SparseGemmTile.Sm90 tile : SparseGemmTile.hopperCandidates(tokens)) {
+      for (SparseGemmTile.Sm90 tile : SparseGemmTile.hopperCandidates(tokens, 12)) {
         assertThat(SparseGemmLayout.TILE_BLOCKS).contains(tile.out() / 64 * tile.clusterOut());
       }
     }
