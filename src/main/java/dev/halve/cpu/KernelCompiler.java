@@ -73,6 +73,9 @@ final class KernelCompiler {
    */
   private static final int NONZEROS_A_PASS = 2;
 
+  /** {@link SparsePanelKernel}'s argument of that name. */
+  static final long PASS_BYTES = NONZEROS_A_PASS * PackedSparseWeight.BLOCK * (long) Float.BYTES;
+
   private final CodeBuilder code;
   private final int lanes;
 
@@ -106,7 +109,7 @@ final class KernelCompiler {
     return define(
         SparsePanelKernel.class,
         "SparsePanel" + rows + "x" + vectors + "x" + lanes,
-        MethodTypeDesc.of(CD_void, CD_long, CD_long, CD_long, CD_int),
+        MethodTypeDesc.of(CD_void, CD_long, CD_long, CD_long, CD_int, CD_long),
         code -> {
           KernelCompiler compiler = new KernelCompiler(code, lanes);
           if (lanes >= 16) {
@@ -238,21 +241,22 @@ final class KernelCompiler {
 
   /**
    * With as few sums as 16 registers hold, each must take its additions at an even pace, which C2's
-   * scheduler does not keep: it would put the additions to one sum together. Two things hold it to
-   * the order written here. A load of a single value checks its bounds, and where a check fails all
-   * sums are asked for, so that none is put off beyond it. And loops go on until an address is
-   * reached, for which C2 neither takes the checks out of them nor unrolls them.
+   * scheduler does not keep: it would put the additions to one sum together. So a load of a single
+   * value is checked for its bounds: where a check fails all sums are asked for, and none is put
+   * off beyond it. C2 would take the checks out of a loop that it sees through, and unroll that; of
+   * the loop over blocks it cannot tell how often it runs, of the one within not how far its
+   * addresses move.
    */
   private void emitSparsePanel(int vectors, int rows) {
     final int weight = 1;
     final int x = 3;
     final int y = 5;
     final int blocks = 7;
+    final int passBytes = 8;
     long pitch = vectorBytes() * vectors;
     int shift = Long.numberOfTrailingZeros(pitch);
     int values = code.allocateLocal(TypeKind.LONG);
     int end = code.allocateLocal(TypeKind.LONG);
-    int blockEnd = code.allocateLocal(TypeKind.LONG);
     int inputs = code.allocateLocal(TypeKind.LONG);
     int input = code.allocateLocal(TypeKind.LONG);
     int value = reference();
@@ -278,12 +282,11 @@ final class KernelCompiler {
                   code.i2l().loadConstant(0xFFFFFFFFL).land();
                   code.loadConstant(shift).lshl().lstore(indices[r]);
                 }
-                address(values, PackedSparseWeight.BLOCK_BYTES);
-                code.lstore(blockEnd);
                 advance(values, PackedSparseWeight.valueOffset(0, 0));
-                until(
-                    values,
-                    blockEnd,
+                count(
+                    code.allocateLocal(TypeKind.INT),
+                    1,
+                    () -> code.loadConstant(PackedSparseWeight.NONZEROS / NONZEROS_A_PASS),
                     () -> {
                       for (int n = 0; n < NONZEROS_A_PASS; n++) {
                         for (int r = 0; r < rows; r++) {
@@ -310,8 +313,7 @@ final class KernelCompiler {
                         code.loadConstant(PackedSparseWeight.INDEX_BITS * NONZEROS_A_PASS).lushr();
                         code.lstore(indices[r]);
                       }
-                      advance(
-                          values, NONZEROS_A_PASS * PackedSparseWeight.BLOCK * (long) Float.BYTES);
+                      code.lload(values).lload(passBytes).ladd().lstore(values);
                     });
                 advance(inputs, PackedSparseWeight.BLOCK * pitch);
               });

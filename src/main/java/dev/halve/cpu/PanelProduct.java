@@ -81,7 +81,8 @@ final class PanelProduct {
             weight.block(row, column),
             x + column * blockBytes,
             y + (row - first) * blockBytes,
-            blocks);
+            blocks,
+            KernelCompiler.PASS_BYTES);
       }
     }
     if (epilogue == Epilogue.GELU) {

@@ -10,7 +10,7 @@ final class ScalarPanels {
   /** For panels of so many tokens. */
   static SparsePanelKernel sparse(int tokens) {
     long pitch = tokens * (long) Float.BYTES;
-    return (weight, x, y, blocks) -> {
+    return (weight, x, y, blocks, passBytes) -> {
       for (int row = 0; row < PackedSparseWeight.BLOCK; row++) {
         for (int step = 0; step < blocks; step++) {
           long block = weight + step * PackedSparseWeight.BLOCK_BYTES;
