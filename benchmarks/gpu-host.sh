@@ -11,9 +11,9 @@
 #                       [--model base] [--batches 4,16,64,256] [--max-seconds 2]
 #                       [--peer TORCH_BERT.py] [--peer-variants dense,dense_compile]
 #                       [--lengths FILE] [--answers FILE]
-#       There: runs the GPU tests, then times the kernels, then Halve and the PyTorch harness in turn on
-#       the same work, and prints the tables of benchmarks/h100.md; with --answers, compares logits and
-#       answers with the CPU's. Logs and figures go to DIR.
+#       There: runs the GPU tests, then times the kernels, then Halve (dense and 2:4 in turn, then each on
+#       its own) and the PyTorch harness on the same work, and prints the tables of benchmarks/h100.md;
+#       with --answers, compares logits and answers with the CPU's. Logs and figures go to DIR.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -126,9 +126,21 @@ halve_bench() {
     --json "$@"
 }
 
+# One kind of weights at a time, back to back, as the peer times its variants: nothing runs on a GPU that
+# the other left hot.
+halve_alone() {
+  local suffix=$1 weights
+  shift
+  for weights in dense 2:4; do
+    halve_bench --batches "$batches" --modes compiled --weights "$weights" --repeats 100 \
+      --max-seconds "$max_seconds" "$@" >"$results/halve-$suffix-${weights/:/}.json"
+  done
+}
+
 models() {
   halve_bench --batches "$batches" --modes eager,compiled --repeats 100 \
     --max-seconds "$max_seconds" >"$results/halve-full.json"
+  halve_alone full
   if [[ -n $peer ]]; then
     python3 "$peer" --model "$model" --batches "$batches" --variants "$peer_variants" \
       >"$results/torch-full.jsonl"
@@ -136,6 +148,7 @@ models() {
   if [[ -n $lengths ]]; then
     halve_bench --batches "$batches" --modes compiled --lengths "$lengths" --repeats 100 \
       --max-seconds "$max_seconds" >"$results/halve-lengths.json"
+    halve_alone lengths --lengths "$lengths"
     if [[ -n $peer ]]; then
       python3 "$peer" --model "$model" --batches "$batches" --variants "$peer_variants" \
         --lengths "$lengths" >"$results/torch-lengths.jsonl"
@@ -181,18 +194,22 @@ def ratio(a, b):
     return "-" if a is None or b is None else "%.2f" % (a / b)
 
 
-print("%-26s %10s %10s %10s %10s %10s %8s %8s" % (
-    "forward pass, ms", "torch best", "dense", "2:4", "dense eag.", "2:4 eager", "2:4 gain", "/ dense"))
+form = "%-26s %10s %10s %10s %8s %10s %10s %8s %10s %10s"
+print(form % ("forward pass, ms", "torch best", "dense", "2:4", "2:4 gain", "turn dense", "turn 2:4", "/ dense",
+              "dense eag.", "2:4 eager"))
 for what, suffix in (("full rows", "full"), ("real lengths", "lengths")):
     mine, whole = halve("halve-%s.json" % suffix)
+    alone = {**halve("halve-%s-dense.json" % suffix)[0], **halve("halve-%s-24.json" % suffix)[0]}
     torch = torch_best("torch-%s.jsonl" % suffix)
     for batch in sorted({key[2] for key in mine}):
         peer = torch.get(batch, (None, ""))[0]
-        get = lambda weights, mode: mine.get((weights, mode, batch))
-        print("%-26s %10s %10s %10s %10s %10s %8s %8s" % (
-            "batch %d, %s" % (batch, what), text(peer), text(get("dense", "compiled")),
-            text(get("2:4", "compiled")), text(get("dense", "eager")), text(get("2:4", "eager")),
-            ratio(peer, get("2:4", "compiled")), ratio(get("dense", "compiled"), get("2:4", "compiled"))))
+        get = lambda weights, mode, of=mine: of.get((weights, mode, batch))
+        print(form % (
+            "batch %d, %s" % (batch, what), text(peer), text(get("dense", "compiled", alone)),
+            text(get("2:4", "compiled", alone)), ratio(peer, get("2:4", "compiled", alone)),
+            text(get("dense", "compiled")), text(get("2:4", "compiled")),
+            ratio(get("dense", "compiled"), get("2:4", "compiled")), text(get("dense", "eager")),
+            text(get("2:4", "eager"))))
     if suffix == "full" and whole.get("dense_weight_bytes"):
         dense = whole.get("dense_weight_bytes")
         sparse = whole.get("sparse_weight_bytes")
