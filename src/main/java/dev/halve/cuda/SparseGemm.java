@@ -153,9 +153,6 @@ final class SparseGemm {
               operands.norm);
       List<Measured.Candidate> candidates = new ArrayList<>();
       tiles.forEach(tile -> candidates.add(candidate(tile, aside)));
-      if (!context.rehearsing()) {
-        kernels.compileAhead(() -> candidates.forEach(Measured.Candidate::run));
-      }
       byte[] best = measured.measure(candidates, text).orElseThrow();
       return byName.get(new String(best, StandardCharsets.UTF_8));
     } finally {
