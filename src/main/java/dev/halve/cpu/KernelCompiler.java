@@ -204,7 +204,7 @@ final class KernelCompiler {
             for (int v = 0; v < inputVectors; v++) {
               int token = t;
               int offset = v * lanes * Float.BYTES;
-              loadInts(() -> tokenAddress(X, X_PITCH, token, offset));
+              loadInts(() -> rowAddress(X, X_PITCH, token, offset));
               inputs[t][v] = reference();
               code.astore(inputs[t][v]);
             }
@@ -234,7 +234,8 @@ final class KernelCompiler {
         code.invokevirtual(FLOATS, "add", MethodTypeDesc.of(FLOATS, VECTOR));
         code.astore(accumulators[t][0]);
       }
-      storeFloats(accumulators[t][0], t, 0);
+      int token = t;
+      store(FLOATS, accumulators[t][0], () -> rowAddress(Y, Y_PITCH, token, 0));
     }
     code.return_();
   }
@@ -298,14 +299,7 @@ final class KernelCompiler {
                                   - PackedSparseWeight.valueOffset(0, 0);
                           broadcast(() -> address(values, place));
                           code.astore(value);
-                          for (int v = 0; v < vectors; v++) {
-                            long offset = v * vectorBytes();
-                            // As the second factor a load is an operand of the multiply-add itself;
-                            // as the first it would take an instruction and a register.
-                            code.aload(value);
-                            loadFloats(() -> address(input, offset));
-                            addProduct(sums[r][v]);
-                          }
+                          addProducts(value, input, sums[r]);
                         }
                       }
                       for (int r = 0; r < rows; r++) {
@@ -386,14 +380,7 @@ final class KernelCompiler {
                         loadInts(() -> address(values, 0));
                         selectFrom();
                         code.astore(value);
-                        for (int v = 0; v < vectors; v++) {
-                          long offset = v * vectorBytes();
-                          // As the second factor a load is an operand of the multiply-add
-                          // itself; as the first it would take an instruction and a register.
-                          code.aload(value);
-                          loadFloats(() -> address(input, offset));
-                          addProduct(sums[r][v]);
-                        }
+                        addProducts(value, input, sums[r]);
                         code.iload(indices[r]).loadConstant(PackedSparseWeight.INDEX_BITS).iushr();
                         code.istore(indices[r]);
                       }
@@ -421,8 +408,7 @@ final class KernelCompiler {
     eachSum(
         sums,
         (r, v) -> {
-          species(FLOATS);
-          code.invokestatic(FLOATS, "zero", MethodTypeDesc.of(FLOATS, SPECIES));
+          zero();
           sums[r][v] = reference();
           code.astore(sums[r][v]);
         });
@@ -431,13 +417,7 @@ final class KernelCompiler {
         1,
         () -> code.iload(steps),
         () -> {
-          addProducts(
-              sums,
-              row -> {
-                address(a, 0);
-                addRows(aRowPitch, row);
-              },
-              b);
+          addProducts(sums, row -> rowAddress(a, aRowPitch, row, 0), b);
           code.lload(a).lload(aStep).ladd().lstore(a);
           code.lload(b).lload(bPitch).ladd().lstore(b);
         });
@@ -488,6 +468,18 @@ final class KernelCompiler {
     }
   }
 
+  /** Adds a value times the vectors at an address to a row's sums. */
+  private void addProducts(int value, int slot, int[] sums) {
+    for (int v = 0; v < sums.length; v++) {
+      long offset = v * vectorBytes();
+      // As the second factor a load is an operand of the multiply-add itself; as the first it
+      // would take an instruction and a register.
+      code.aload(value);
+      loadFloats(() -> address(slot, offset));
+      addProduct(sums[v]);
+    }
+  }
+
   private void emitTranspose() {
     final int from = 1;
     final int fromPitch = 3;
@@ -501,10 +493,7 @@ final class KernelCompiler {
     int[] next = new int[lanes];
     for (int i = 0; i < lanes; i++) {
       int row = i;
-      loadInts(() -> {
-        address(from, 0);
-        addRows(fromPitch, row);
-      });
+      loadInts(() -> rowAddress(from, fromPitch, row, 0));
       vectors[i] = reference();
       next[i] = reference();
       code.astore(vectors[i]);
@@ -520,12 +509,8 @@ final class KernelCompiler {
       vectors = done;
     }
     for (int i = 0; i < lanes; i++) {
-      code.aload(vectors[i]).getstatic(MEMORY, "ALL", SEGMENT);
-      address(to, 0);
-      addRows(toPitch, i);
-      code.getstatic(MEMORY, "ORDER", ORDER);
-      code.invokevirtual(
-          INTS, "intoMemorySegment", MethodTypeDesc.of(CD_void, SEGMENT, CD_long, ORDER));
+      int row = i;
+      store(INTS, vectors[i], () -> rowAddress(to, toPitch, row, 0));
     }
     code.return_();
   }
@@ -568,12 +553,13 @@ final class KernelCompiler {
   }
 
   private void storeSum(int[][] sums, int row, int vector, int slot, Runnable add, long offset) {
-    code.aload(sums[row][vector]).getstatic(MEMORY, "ALL", SEGMENT);
-    address(slot, offset + vector * vectorBytes());
-    add.run();
-    code.getstatic(MEMORY, "ORDER", ORDER);
-    code.invokevirtual(
-        FLOATS, "intoMemorySegment", MethodTypeDesc.of(CD_void, SEGMENT, CD_long, ORDER));
+    store(
+        FLOATS,
+        sums[row][vector],
+        () -> {
+          address(slot, offset + vector * vectorBytes());
+          add.run();
+        });
   }
 
   private void addRows(int pitch, int rows) {
@@ -593,8 +579,7 @@ final class KernelCompiler {
       if (s == 0) {
         loadFloats(() -> address(BIAS, 0));
       } else {
-        species(FLOATS);
-        code.invokestatic(FLOATS, "zero", MethodTypeDesc.of(FLOATS, SPECIES));
+        zero();
       }
       for (int t = 0; t < tokens; t++) {
         accumulators[t][s] = reference();
@@ -641,15 +626,18 @@ final class KernelCompiler {
     }
   }
 
-  private void tokenAddress(int slot, int pitch, int token, long offset) {
+  private void rowAddress(int slot, int pitch, int row, long offset) {
     address(slot, offset);
-    if (token > 0) {
-      code.lload(pitch).loadConstant((long) token).lmul().ladd();
-    }
+    addRows(pitch, row);
   }
 
   private void species(ClassDesc vector) {
     code.getstatic(vector, "SPECIES_" + lanes * Float.SIZE, SPECIES);
+  }
+
+  private void zero() {
+    species(FLOATS);
+    code.invokestatic(FLOATS, "zero", MethodTypeDesc.of(FLOATS, SPECIES));
   }
 
   private void loadFloats(Runnable address) {
@@ -684,12 +672,12 @@ final class KernelCompiler {
     code.invokeinterface(SEGMENT, "get", MethodTypeDesc.of(CD_int, INT_LAYOUT, CD_long));
   }
 
-  private void storeFloats(int accumulator, int token, long offset) {
-    code.aload(accumulator).getstatic(MEMORY, "ALL", SEGMENT);
-    tokenAddress(Y, Y_PITCH, token, offset);
+  private void store(ClassDesc vector, int local, Runnable address) {
+    code.aload(local).getstatic(MEMORY, "ALL", SEGMENT);
+    address.run();
     code.getstatic(MEMORY, "ORDER", ORDER);
     code.invokevirtual(
-        FLOATS, "intoMemorySegment", MethodTypeDesc.of(CD_void, SEGMENT, CD_long, ORDER));
+        vector, "intoMemorySegment", MethodTypeDesc.of(CD_void, SEGMENT, CD_long, ORDER));
   }
 
   /** {@code accumulator = stack * factor + accumulator}. */
