@@ -17,6 +17,7 @@ import java.util.Comparator;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Collectors;
 
 /** The optimizer's step over all parameters at once, and the choice of masks. */
 final class CudaAdamW {
@@ -75,8 +76,10 @@ final class CudaAdamW {
     // What no backward pass has made since counts as zero.
     List<Tensor> gradients = parameters.stream().map(Parameter::gradient).toList();
     training.stale().clear(gradients);
-    List<Parameter> tables = parameters.stream().filter(training.sparse()::has).toList();
-    Pieces pieces = pieces(parameters.stream().filter(each -> !tables.contains(each)).toList());
+    Map<Boolean, List<Parameter>> byRows =
+        parameters.stream().collect(Collectors.partitioningBy(training.sparse()::has));
+    List<Parameter> tables = byRows.get(true);
+    Pieces pieces = pieces(byRows.get(false));
     norm(pieces, tables, norm);
     if (pieces.count > 0) {
       launch
