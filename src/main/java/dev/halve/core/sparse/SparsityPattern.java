@@ -39,9 +39,10 @@ public record SparsityPattern(
     long elements = weight.elements();
     int[] most = new int[GROUPS.length];
     long zeros = elements;
-    Tensor rows = columns == 0 ? weight : weight.reshape(elements / columns, columns);
-    for (long row = 0; columns > 0 && row < rows.extent(0); row++) {
-      float[] values = rows.rows(row, 1).toFloatArray();
+    long rows = columns == 0 ? 0 : elements / columns;
+    Tensor matrix = weight.reshape(rows, columns);
+    for (long row = 0; row < rows; row++) {
+      float[] values = matrix.rows(row, 1).toFloatArray();
       for (int first = 0; first < columns; first += Integer.SIZE) {
         int nonzeros = nonzeros(values, first);
         zeros -= Integer.bitCount(nonzeros);
