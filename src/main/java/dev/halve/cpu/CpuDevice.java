@@ -351,6 +351,32 @@ final class CpuDevice implements Device {
   }
 
   @Override
+  public void addGram(Tensor x, Tensor products) {
+    int tokens = (int) x.extent(0);
+    int in = (int) x.extent(1);
+    // Rows of the triangle differ in length: enough parts that a team's members end together.
+    int rowBlock = Math.max(32, in / 24);
+    team.run(
+        Math.ceilDiv(in, rowBlock),
+        (part, member) -> {
+          int first = part * rowBlock;
+          long from = x.segment().address() + 4L * first;
+          blas[member].transposedTimes(
+              Math.min(rowBlock, in - first),
+              in - first,
+              tokens,
+              1,
+              from,
+              in,
+              from,
+              in,
+              1,
+              products.segment().address() + 4L * first * (in + 1),
+              in);
+        });
+  }
+
+  @Override
   public void linearBackward(
       Tensor x,
       Weight weight,

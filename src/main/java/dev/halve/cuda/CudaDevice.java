@@ -397,6 +397,13 @@ final class CudaDevice implements Device {
   }
 
   @Override
+  public void addGram(Tensor x, Tensor products) {
+    context.makeCurrent();
+    training.join();
+    trainingProducts.addGram(address(x), extent(x, 0), extent(x, 1), address(products));
+  }
+
+  @Override
   public void linearBackward(
       Tensor x,
       Weight weight,

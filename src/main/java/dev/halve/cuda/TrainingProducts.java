@@ -94,6 +94,23 @@ final class TrainingProducts implements AutoCloseable {
     training.forkEnds();
   }
 
+  /**
+   * Queues {@code products += xᵀ · x}.
+   *
+   * @param x address of {@code [tokens, in]}
+   * @param products address of fp32 {@code [in, in]}
+   */
+  void addGram(long x, int tokens, int in, long products) {
+    requireEights(in);
+    requireCublas("calibration");
+    cublas.multiply(
+        CublasLt.Form.weightGradient(tokens, in, in, in, true),
+        TokenBuckets.roundUp(tokens),
+        new CublasProducts.Operands(x, x, 0, products, products),
+        workspace,
+        context.stream());
+  }
+
   /** Queues {@code dX (+)= dY · weight}. */
   void inputGradient(Product p, long dX, boolean add) {
     check(p);
@@ -114,9 +131,14 @@ final class TrainingProducts implements AutoCloseable {
     training.requireTraining();
     requireEights(p.in);
     requireEights(p.out);
+    requireCublas("training");
+  }
+
+  private void requireCublas(String work) {
     if (cublas == null) {
       throw new HalveException(
-          "training on the GPU needs cuBLASLt, which comes with a CUDA toolkit; install one, or use"
+          work
+              + " on the GPU needs cuBLASLt, which comes with a CUDA toolkit; install one, or use"
               + " --device cpu");
     }
   }

@@ -151,6 +151,14 @@ public interface Device extends AutoCloseable {
       boolean addToInput);
 
   /**
+   * {@code products += xᵀ · x} on and above the diagonal; what lies below it is undefined.
+   *
+   * @param x {@code [tokens, in]}
+   * @param products F32 {@code [in, in]}
+   */
+  void addGram(Tensor x, Tensor products);
+
+  /**
    * Products of one input, {@code y = [x · weight0ᵀ + bias0, x · weight1ᵀ + bias1, ...]}. A device
    * may take layers that lie side by side in memory as one.
    */

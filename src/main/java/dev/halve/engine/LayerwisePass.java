@@ -167,12 +167,7 @@ public final class LayerwisePass implements AutoCloseable {
    */
   public void eachInput(Consumer<Tensor> action) {
     eachBatch((pass, index) -> {
-      Tensor input =
-          switch (stop.part) {
-            case ATTENTION, INTERMEDIATE -> states[index];
-            case ATTENTION_OUTPUT -> others[index];
-            case OUTPUT -> inner(pass, index);
-          };
+      Tensor input = input(pass, index);
       if (input.onHost() && input.dtype() == DType.F32) {
         action.accept(input);
         return;
@@ -181,6 +176,38 @@ public final class LayerwisePass implements AutoCloseable {
       pass.device().download(input, host);
       action.accept(host);
     });
+  }
+
+  private Tensor input(Pass pass, int index) {
+    return switch (stop.part) {
+      case ATTENTION, INTERMEDIATE -> states[index];
+      case ATTENTION_OUTPUT -> others[index];
+      case OUTPUT -> inner(pass, index);
+    };
+  }
+
+  /**
+   * {@code Σ xᵀ·x} over all tokens of what goes into the stop's readers, made where it lies.
+   *
+   * @return F32 {@code [in, in]} on the host, owned by the arena; what lies below the diagonal is
+   *     undefined
+   */
+  public Tensor inputProducts(Arena owner) {
+    int in = stop.readers.getFirst().in();
+    Device device = model.device();
+    Tensor host = Tensor.allocate(owner, DType.F32, in, in);
+    try (Pool scratch = device.openPool()) {
+      Tensor products = scratch.allocate(DType.F32, in, in);
+      device.zero(products);
+      eachBatch((pass, index) -> device.addGram(input(pass, index), products));
+      device.download(products, host);
+    }
+    return host;
+  }
+
+  /** The tokens of all batches. */
+  public long tokens() {
+    return batches.stream().mapToLong(PackedBatch::tokens).sum();
   }
 
   /** Room for what is downloaded, the same one batch after another. */

@@ -6,7 +6,6 @@ import dev.halve.core.sparsify.InputMoments;
 import dev.halve.core.sparsify.InputNorms;
 import dev.halve.engine.BertModel;
 import dev.halve.engine.LayerwisePass;
-import dev.halve.engine.Linear;
 import dev.halve.engine.PackedBatch;
 import dev.halve.qa.CalibrationText;
 import dev.halve.qa.Tokenizer;
@@ -88,10 +87,9 @@ final class Calibration {
 
   /** The moments of what is read at a stop, to be closed by the caller. */
   static InputMoments moments(LayerwisePass pass, LayerwisePass.Stop stop) {
-    Linear reader = stop.readers().getFirst();
-    InputMoments moments = new InputMoments(reader.in());
-    try {
-      pass.eachInput(moments::add);
+    InputMoments moments = new InputMoments(stop.readers().getFirst().in());
+    try (Arena scratch = Arena.ofConfined()) {
+      moments.add(pass.inputProducts(scratch), pass.tokens());
       return moments;
     } catch (RuntimeException failure) {
       moments.close();

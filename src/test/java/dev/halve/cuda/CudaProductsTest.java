@@ -61,6 +61,41 @@ class CudaProductsTest {
     dense();
   }
 
+  @ParameterizedTest
+  @EnumSource(names = {"F16", "BF16"})
+  void gramsAreAddedTo(DType dtype) {
+    open(dtype, true);
+    Assumptions.assumeTrue(device.products().usesCublas(), "cuBLASLt is not installed");
+    for (int[] extents : new int[][] {{1, 8}, {77, 40}, {1000, 264}, {65, 1536}}) {
+      int tokens = extents[0];
+      int in = extents[1];
+      Operand x = tensors.normal(0.1, 1, tokens, in);
+      Operand products = tensors.normal(DType.F32, 0, 1, in, in);
+      double[] expected = Reference.wide(products.values());
+      for (int t = 0; t < tokens; t++) {
+        for (int i = 0; i < in; i++) {
+          for (int j = i; j < in; j++) {
+            expected[i * in + j] += (double) x.values()[t * in + i] * x.values()[t * in + j];
+          }
+        }
+      }
+      device.addGram(x.tensor(), products.tensor());
+      try (Arena arena = Arena.ofConfined()) {
+        Tensor found = Tensor.allocate(arena, DType.F32, in, in);
+        device.download(products.tensor(), found);
+        double worst = 0;
+        for (int i = 0; i < in; i++) {
+          for (int j = i; j < in; j++) {
+            double difference = found.getFloat((long) i * in + j) - expected[i * in + j];
+            worst = Math.max(worst, Math.abs(difference));
+          }
+        }
+        // Operands are exact and sums in fp32, of at most 1,000 terms of about 1.
+        assertThat(worst).as("%d tokens of %d", tokens, in).isLessThan(2e-3);
+      }
+    }
+  }
+
   private enum Epilogue {
     BIAS,
     GELU,

@@ -1,6 +1,7 @@
 package dev.halve.engine;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
 
 import dev.halve.core.DType;
 import dev.halve.core.Tensor;
@@ -44,6 +45,28 @@ class DeviceOperationsTest {
       norm += e * e;
     }
     return Math.sqrt(difference / norm);
+  }
+
+  @ParameterizedTest
+  @CsvSource({"1,1", "3,33", "130,17", "259,96", "77,800"})
+  void gramsAreAddedToOnAndAboveTheDiagonal(int tokens, int in) {
+    Tensor x = random.normal(device, pool, 1, tokens, in);
+    Tensor products = random.normal(device, pool, 1, in, in);
+    float[] before = products.toFloatArray();
+    device.addGram(x, products);
+    for (int i = 0; i < in; i++) {
+      for (int j = i; j < in; j++) {
+        double sum = before[i * in + j];
+        double size = 1 + Math.abs(sum);
+        for (long t = 0; t < tokens; t++) {
+          double term = (double) x.getFloat(t * in + i) * x.getFloat(t * in + j);
+          sum += term;
+          size += Math.abs(term);
+        }
+        assertThat((double) products.getFloat((long) i * in + j))
+            .isCloseTo(sum, within(1e-6 * size));
+      }
+    }
   }
 
   @ParameterizedTest

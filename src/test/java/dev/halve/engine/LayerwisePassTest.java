@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
 import dev.halve.core.HalveException;
+import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
@@ -35,6 +36,7 @@ class LayerwisePassTest {
           List<float[]> batches = new ArrayList<>();
           pass.eachInput(input -> batches.add(input.toFloatArray()));
           seen.put(reader.name(), batches);
+          productsAreThoseOf(batches, reader.in(), pass);
           change(reader);
         }
       }
@@ -54,6 +56,28 @@ class LayerwisePassTest {
                 .as(linear.name())
                 .isCloseTo(expected[i / linear.in()][i % linear.in()], within(1e-5));
           }
+        }
+      }
+    }
+  }
+
+  private static void productsAreThoseOf(List<float[]> inputs, int in, LayerwisePass pass) {
+    try (Arena arena = Arena.ofConfined()) {
+      Tensor products = pass.inputProducts(arena);
+      assertThat(products.shape()).isEqualTo(Shape.of(in, in));
+      assertThat(pass.tokens()).isEqualTo(10);
+      for (int i = 0; i < in; i++) {
+        for (int j = i; j < in; j++) {
+          double sum = 0;
+          double size = 1;
+          for (float[] x : inputs) {
+            for (int at = 0; at < x.length; at += in) {
+              sum += (double) x[at + i] * x[at + j];
+              size += Math.abs((double) x[at + i] * x[at + j]);
+            }
+          }
+          assertThat((double) products.getFloat((long) i * in + j))
+              .isCloseTo(sum, within(1e-6 * size));
         }
       }
     }

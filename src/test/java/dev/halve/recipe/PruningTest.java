@@ -8,6 +8,7 @@ import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparsityPattern;
+import dev.halve.core.sparsify.Gram;
 import dev.halve.core.sparsify.InputMoments;
 import dev.halve.core.sparsify.NOfM;
 import dev.halve.core.sparsify.SparseGptSparsifier;
@@ -149,7 +150,7 @@ class PruningTest {
           for (int i = 0; i < rounded.length; i++) {
             rounded[i] = (float) token[i];
           }
-          moments.add(Tensor.of(arena, rounded, 1, linear.in()));
+          moments.add(Gram.of(arena, Tensor.of(arena, rounded, 1, linear.in())), 1);
         }
         SparseGptSparsifier.prune(expected, mask, moments, NOfM.TWO_OF_FOUR, 0.01);
       }
@@ -268,7 +269,7 @@ class PruningTest {
           for (int i = 0; i < rounded.length; i++) {
             rounded[i] = (float) token[i];
           }
-          moments.add(Tensor.of(arena, rounded, 1, linear.in()));
+          moments.add(Gram.of(arena, Tensor.of(arena, rounded, 1, linear.in())), 1);
         }
         Tensor mask = Tensor.allocate(arena, DType.U8, expected.shape().extents());
         SparseGptSparsifier.prune(expected, mask, moments, NOfM.TWO_OF_FOUR, 0.01);

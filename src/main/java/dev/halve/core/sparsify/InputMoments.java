@@ -11,15 +11,13 @@ import java.util.stream.IntStream;
 /**
  * The second moments of what goes into a linear layer, {@code Σ xᵀ·x [in, in]} over calibration
  * text: up to a factor the Hessian of the layer's squared error. Layers that read the same input
- * share one. Products are in single, sums over batches in double precision.
+ * share one.
  */
 public final class InputMoments implements AutoCloseable {
-  // Small enough that 384 inputs occupy six threads.
   private static final int TILE = 128;
 
   private final int in;
   private final Arena arena = Arena.ofShared();
-  // Tiles on and above the diagonal only; an entry below it is never read.
   private final MemorySegment sums;
   private long tokens;
   private Tensor factor;
@@ -44,42 +42,36 @@ public final class InputMoments implements AutoCloseable {
     return tokens;
   }
 
-  /** Adds what went into the layer: a host tensor F32 {@code [tokens, in]}. */
-  public void add(Tensor inputs) {
-    if (inputs.dtype() != DType.F32 || inputs.shape().rank() != 2 || inputs.extent(1) != in) {
-      throw new IllegalArgumentException(inputs + " for " + in + " inputs");
+  /**
+   * Adds what went into the layer.
+   *
+   * @param products {@code xᵀ·x} of it, a host tensor F32 {@code [in, in]}, not read below its
+   *     diagonal
+   * @param count of tokens
+   */
+  public void add(Tensor products, long count) {
+    if (products.dtype() != DType.F32
+        || products.shape().rank() != 2
+        || products.extent(0) != in
+        || products.extent(1) != in) {
+      throw new IllegalArgumentException(products + " for " + in + " inputs");
     }
-    int tiles = Math.ceilDiv(in, TILE);
-    IntStream.range(0, tiles * tiles)
-        .filter(tile -> tile / tiles <= tile % tiles)
-        .parallel()
-        .forEach(tile -> addTile(inputs, tile / tiles * TILE, tile % tiles * TILE));
-    tokens += inputs.extent(0);
-    factorDamping = Double.NaN;
-  }
-
-  private void addTile(Tensor inputs, int row, int column) {
-    int rows = Math.min(TILE, in - row);
-    int columns = Math.min(TILE, in - column);
-    try (Arena scratch = Arena.ofConfined()) {
-      MemorySegment tile = scratch.allocate((long) rows * columns * Float.BYTES, Tensor.ALIGNMENT);
-      int count = Math.toIntExact(inputs.extent(0));
-      DenseAlgebra.gramTile(inputs.segment(), count, in, row, rows, column, columns, tile);
-      for (int i = 0; i < rows; i++) {
-        for (int j = 0; j < columns; j++) {
-          long index = (long) (row + i) * in + column + j;
-          double sum = sums.getAtIndex(ValueLayout.JAVA_DOUBLE, index);
-          float term = tile.getAtIndex(ValueLayout.JAVA_FLOAT, (long) i * columns + j);
-          sums.setAtIndex(ValueLayout.JAVA_DOUBLE, index, sum + term);
-        }
+    for (long row = 0; row < in; row++) {
+      for (long column = row; column < in; column++) {
+        long i = row * in + column;
+        float term = products.segment().getAtIndex(ValueLayout.JAVA_FLOAT, i);
+        double sum = sums.getAtIndex(ValueLayout.JAVA_DOUBLE, i) + term;
+        sums.setAtIndex(ValueLayout.JAVA_DOUBLE, i, sum);
+        sums.setAtIndex(ValueLayout.JAVA_DOUBLE, column * in + row, sum);
       }
     }
+    tokens += count;
+    factorDamping = Double.NaN;
   }
 
   /** One entry of the sum. */
   public double get(int row, int column) {
-    long index = row <= column ? (long) row * in + column : (long) column * in + row;
-    return sums.getAtIndex(ValueLayout.JAVA_DOUBLE, index);
+    return sums.getAtIndex(ValueLayout.JAVA_DOUBLE, (long) row * in + column);
   }
 
   /**
@@ -168,30 +160,27 @@ public final class InputMoments implements AutoCloseable {
     double added = damping * trace / in;
     factorDamping = Double.NaN;
     factor = factor == null ? Tensor.allocate(arena, DType.F64, in, in) : factor;
-    MemorySegment data = factor.segment();
-    // H = R·Rᵀ with an upper R, so that U is R⁻¹: the lower Cholesky factor of H read backwards.
-    for (int i = 0; i < in; i++) {
-      for (int j = 0; j <= i; j++) {
-        double value = get(in - 1 - i, in - 1 - j);
-        if (i == j) {
-          value = (value == 0 ? 1 : value) + added;
-        }
-        data.setAtIndex(ValueLayout.JAVA_DOUBLE, (long) i * in + j, value);
+    try (Arena scratch = Arena.ofShared()) {
+      // H = R·Rᵀ with an upper R, so that U is R⁻¹: the lower Cholesky factor of H read backwards.
+      MemorySegment backwards = scratch.allocate((long) in * in * Double.BYTES, Tensor.ALIGNMENT);
+      IntStream.range(0, in)
+          .parallel()
+          .forEach(i -> {
+            for (int j = 0; j <= i; j++) {
+              double value = get(in - 1 - i, in - 1 - j);
+              if (i == j) {
+                value = (value == 0 ? 1 : value) + added;
+              }
+              backwards.setAtIndex(ValueLayout.JAVA_DOUBLE, (long) i * in + j, value);
+            }
+          });
+      if (!DenseAlgebra.cholesky(backwards, in)) {
+        throw new HalveException(
+            "the calibration inputs do not determine the weights; calibrate with more text, or"
+                + " with a damping above "
+                + damping);
       }
-    }
-    if (!DenseAlgebra.invertCholesky(data, in)) {
-      throw new HalveException(
-          "the calibration inputs do not determine the weights; calibrate with more text, or with"
-              + " a damping above "
-              + damping);
-    }
-    // Turned in place by half a turn: the lower triangle becomes the upper.
-    long last = (long) in * in - 1;
-    for (long index = 0; index < last - index; index++) {
-      double value = data.getAtIndex(ValueLayout.JAVA_DOUBLE, index);
-      data.setAtIndex(
-          ValueLayout.JAVA_DOUBLE, index, data.getAtIndex(ValueLayout.JAVA_DOUBLE, last - index));
-      data.setAtIndex(ValueLayout.JAVA_DOUBLE, last - index, value);
+      DenseAlgebra.invertBackwards(backwards, in, factor.segment());
     }
     factorDamping = damping;
     return factor;
