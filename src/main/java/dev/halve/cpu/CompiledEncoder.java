@@ -192,8 +192,7 @@ final class CompiledEncoder implements CompiledModel {
       case Weight.Compressed compressed -> {
         try (Arena arena = Arena.ofConfined()) {
           SparseSemiStructuredTensor unpacked = compressed.packed().unpack(arena);
-          PackedSparseWeight packed =
-              PackedSparseWeight.pack(pool, unpacked, CpuKernels.best().tiles());
+          PackedSparseWeight packed = PackedSparseWeight.pack(pool, unpacked);
           weightBytes += packed.bytes();
           yield new Part(packed, null);
         }

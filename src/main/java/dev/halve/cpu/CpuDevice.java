@@ -98,7 +98,7 @@ final class CpuDevice implements Device {
 
   @Override
   public PackedWeight pack(Pool pool, SparseSemiStructuredTensor weight) {
-    return PackedSparseWeight.pack(pool, weight, CpuKernels.best().tiles());
+    return PackedSparseWeight.pack(pool, weight);
   }
 
   private interface TokenRange {
@@ -291,7 +291,7 @@ final class CpuDevice implements Device {
       Tensor x, PackedSparseWeight weight, Tensor bias, Epilogue epilogue, Tensor y, int column) {
     PanelKernels kernels = CpuKernels.best().panels();
     if (x.extent(0) < kernels.fewestTokens()) {
-      TiledProduct.run(team, weight, x, bias, epilogue, y, column);
+      TiledProduct.run(team, CpuKernels.best().tiles(), weight, x, bias, epilogue, y, column);
     } else {
       PanelLinear.run(team, scratch, kernels, weight, x, bias, epilogue, y, column);
     }

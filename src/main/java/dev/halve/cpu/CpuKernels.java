@@ -19,14 +19,12 @@ record CpuKernels(TileKernels tiles, PanelKernels panels) {
   /** Kernels for vectors of so many floats; plain loops where there are hardly any. */
   static CpuKernels compile(int lanes) {
     if (lanes < 4) {
-      return new CpuKernels(
-          TileKernels.compile(16, 8, tokens -> ScalarTiles.sparse(16, tokens)),
-          PanelKernels.scalar());
+      return new CpuKernels(TileKernels.compile(8, ScalarTiles::sparse), PanelKernels.scalar());
     }
     // As many sums as leave registers for the operands: 32 with AVX-512, otherwise 16.
     int tokens = lanes == 16 ? 12 : 8;
     return new CpuKernels(
-        TileKernels.compile(lanes, tokens, t -> KernelCompiler.sparse(lanes, t)),
+        TileKernels.compile(tokens, t -> KernelCompiler.sparse(lanes, t)),
         PanelKernels.compile(lanes));
   }
 }

@@ -85,9 +85,9 @@ final class KernelCompiler {
   }
 
   /**
-   * The product with a 2:4 weight, of {@code tokens} by {@code lanes} rows of one row block, a step
-   * being one block of {@link PackedSparseWeight}. For each of a block's eight nonzeros a row, one
-   * permutation of the token's inputs brings every lane its own.
+   * The product with a 2:4 weight, of {@code tokens} by one row block, a step being one block of
+   * {@link PackedSparseWeight}. For each of a block's eight nonzeros a row, one permutation of the
+   * token's inputs brings every lane its own.
    *
    * @param lanes 4, 8 or 16
    */
@@ -96,7 +96,7 @@ final class KernelCompiler {
         TileKernel.class,
         "SparseTile" + tokens + "x" + lanes,
         RUN,
-        code -> new KernelCompiler(code, lanes).emitSparse(tokens, partialSums(tokens)));
+        code -> new KernelCompiler(code, lanes).emitSparse(tokens));
   }
 
   /**
@@ -151,11 +151,6 @@ final class KernelCompiler {
         code -> new KernelCompiler(code, lanes).emitTranspose());
   }
 
-  /** Several sums per output where there are too few outputs to hide the latency of an addition. */
-  private static int partialSums(int tokens) {
-    return tokens >= 8 ? 1 : tokens >= 4 ? 2 : 4;
-  }
-
   private static <T> T define(
       Class<T> kind, String name, MethodTypeDesc run, Consumer<CodeBuilder> body) {
     ClassDesc type = ClassDesc.of(KernelCompiler.class.getPackageName(), name);
@@ -188,56 +183,103 @@ final class KernelCompiler {
     }
   }
 
-  private void emitSparse(int tokens, int sums) {
-    int[][] accumulators = accumulators(tokens, sums);
-    int inputVectors = PackedSparseWeight.BLOCK / lanes;
-    int[][] inputs = new int[tokens][inputVectors];
-    int indices = reference();
+  /**
+   * A single token's product waits for memory: there two vectors of rows go together, so that every
+   * cache line is asked for once. Several sums an output where there are too few outputs to hide
+   * the latency of an addition.
+   */
+  private void emitSparse(int tokens) {
+    int rowVectors = PackedSparseWeight.BLOCK / lanes;
+    int together = tokens == 1 ? Math.min(2, rowVectors) : 1;
+    int outputs = tokens * together;
+    int sums = outputs >= 8 ? 1 : outputs >= 4 ? 2 : 4 / together;
+    int block = code.allocateLocal(TypeKind.LONG);
+    int inputs = code.allocateLocal(TypeKind.LONG);
     count(
         code.allocateLocal(TypeKind.INT),
-        1,
-        () -> code.iload(STEPS),
+        together,
+        () -> code.loadConstant(rowVectors),
         () -> {
-          loadInts(() -> address(WEIGHT, 0));
-          code.astore(indices);
-          for (int t = 0; t < tokens; t++) {
-            for (int v = 0; v < inputVectors; v++) {
-              int token = t;
-              int offset = v * lanes * Float.BYTES;
-              loadInts(() -> rowAddress(X, X_PITCH, token, offset));
-              inputs[t][v] = reference();
-              code.astore(inputs[t][v]);
-            }
+          int[][][] accumulators = new int[together][][];
+          for (int r = 0; r < together; r++) {
+            accumulators[r] = accumulators(tokens, sums, r * vectorBytes());
           }
-          int values = reference();
-          int index = reference();
-          for (int n = 0; n < PackedSparseWeight.NONZEROS; n++) {
-            long offset = PackedSparseWeight.valueOffset(n, 0);
-            loadFloats(() -> address(WEIGHT, offset));
-            code.astore(values);
-            shiftRight(indices, PackedSparseWeight.INDEX_BITS * n);
-            code.astore(index);
-            int vector = n * inputVectors / PackedSparseWeight.NONZEROS;
+          code.lload(WEIGHT).lstore(block).lload(X).lstore(inputs);
+          count(
+              code.allocateLocal(TypeKind.INT),
+              1,
+              () -> code.iload(STEPS),
+              () -> {
+                emitSparseStep(accumulators, block, inputs);
+                code.lload(block).lload(WEIGHT_PITCH).ladd().lstore(block);
+                advance(inputs, PackedSparseWeight.BLOCK * Float.BYTES);
+              });
+          for (int r = 0; r < together; r++) {
             for (int t = 0; t < tokens; t++) {
-              int sum = accumulators[t][n % sums];
-              code.aload(index).aload(inputs[t][vector]);
-              selectFrom();
-              multiplyAdd(values, sum);
+              int token = t;
+              long offset = r * vectorBytes();
+              addUp(accumulators[r][t]);
+              store(FLOATS, accumulators[r][t][0], () -> rowAddress(Y, Y_PITCH, token, offset));
             }
           }
-          code.lload(WEIGHT).lload(WEIGHT_PITCH).ladd().lstore(WEIGHT);
-          advance(X, PackedSparseWeight.BLOCK * Float.BYTES);
+          advance(WEIGHT, together * vectorBytes());
+          advance(BIAS, together * vectorBytes());
+          advance(Y, together * vectorBytes());
         });
-    for (int t = 0; t < tokens; t++) {
-      for (int s = 1; s < sums; s++) {
-        code.aload(accumulators[t][0]).aload(accumulators[t][s]);
-        code.invokevirtual(FLOATS, "add", MethodTypeDesc.of(FLOATS, VECTOR));
-        code.astore(accumulators[t][0]);
-      }
-      int token = t;
-      store(FLOATS, accumulators[t][0], () -> rowAddress(Y, Y_PITCH, token, 0));
-    }
     code.return_();
+  }
+
+  /** Adds a block's products to the sums {@code [row vectors][tokens][sums]}. */
+  private void emitSparseStep(int[][][] accumulators, int block, int inputs) {
+    int tokens = accumulators[0].length;
+    int[] indices = new int[accumulators.length];
+    for (int r = 0; r < indices.length; r++) {
+      indices[r] = loadedInts(block, r * vectorBytes());
+    }
+    int[][] input = new int[tokens][PackedSparseWeight.BLOCK / lanes];
+    for (int t = 0; t < tokens; t++) {
+      for (int v = 0; v < input[t].length; v++) {
+        int token = t;
+        long offset = v * vectorBytes();
+        loadInts(() -> rowAddress(inputs, X_PITCH, token, offset));
+        input[t][v] = reference();
+        code.astore(input[t][v]);
+      }
+    }
+    int values = reference();
+    int index = reference();
+    for (int n = 0; n < PackedSparseWeight.NONZEROS; n++) {
+      for (int r = 0; r < indices.length; r++) {
+        long offset = PackedSparseWeight.valueOffset(n, r * lanes);
+        loadFloats(() -> address(block, offset));
+        code.astore(values);
+        shiftRight(indices[r], PackedSparseWeight.INDEX_BITS * n);
+        code.astore(index);
+        for (int t = 0; t < tokens; t++) {
+          int[] sums = accumulators[r][t];
+          code.aload(index);
+          code.aload(input[t][n * input[t].length / PackedSparseWeight.NONZEROS]);
+          selectFrom();
+          multiplyAdd(values, sums[n % sums.length]);
+        }
+      }
+    }
+  }
+
+  private int loadedInts(int slot, long offset) {
+    loadInts(() -> address(slot, offset));
+    int ints = reference();
+    code.astore(ints);
+    return ints;
+  }
+
+  /** Into the first of them. */
+  private void addUp(int[] sums) {
+    for (int s = 1; s < sums.length; s++) {
+      code.aload(sums[0]).aload(sums[s]);
+      code.invokevirtual(FLOATS, "add", MethodTypeDesc.of(FLOATS, VECTOR));
+      code.astore(sums[0]);
+    }
   }
 
   /**
@@ -573,11 +615,11 @@ final class KernelCompiler {
   }
 
   /** The first sum of each token starts from the bias, the others from zero. */
-  private int[][] accumulators(int tokens, int sums) {
+  private int[][] accumulators(int tokens, int sums, long offset) {
     int[][] accumulators = new int[tokens][sums];
     for (int s = 0; s < sums; s++) {
       if (s == 0) {
-        loadFloats(() -> address(BIAS, 0));
+        loadFloats(() -> address(BIAS, offset));
       } else {
         zero();
       }

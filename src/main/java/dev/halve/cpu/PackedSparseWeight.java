@@ -43,24 +43,21 @@ final class PackedSparseWeight implements PackedWeight {
   private final int columns;
   private final int columnBlocks;
   private final MemorySegment segment;
-  private final TileKernels kernels;
 
-  private PackedSparseWeight(int rows, int columns, MemorySegment segment, TileKernels kernels) {
+  private PackedSparseWeight(int rows, int columns, MemorySegment segment) {
     this.rows = rows;
     this.columns = columns;
     this.columnBlocks = blocks(columns);
     this.segment = segment;
-    this.kernels = kernels;
   }
 
   /** Packs a compressed weight into memory of the pool. */
-  static PackedSparseWeight pack(
-      Pool pool, SparseSemiStructuredTensor weight, TileKernels kernels) {
+  static PackedSparseWeight pack(Pool pool, SparseSemiStructuredTensor weight) {
     int rows = Math.toIntExact(weight.shape().extent(0));
     int columns = Math.toIntExact(weight.shape().extent(1));
     long bytes = (long) blocks(rows) * blocks(columns) * BLOCK_BYTES;
     MemorySegment segment = pool.allocate(DType.U8, bytes).segment();
-    PackedSparseWeight packed = new PackedSparseWeight(rows, columns, segment, kernels);
+    PackedSparseWeight packed = new PackedSparseWeight(rows, columns, segment);
     packed.fill(weight);
     return packed;
   }
@@ -151,26 +148,6 @@ final class PackedSparseWeight implements PackedWeight {
   /** Address of a block. */
   long block(int rowBlock, int columnBlock) {
     return segment.address() + offset(rowBlock, columnBlock);
-  }
-
-  /** Rows of a tile of {@link #kernels}. */
-  int stripeRows() {
-    return kernels.rows();
-  }
-
-  int stripes() {
-    return (rows + kernels.rows() - 1) / kernels.rows();
-  }
-
-  /** Address of the first step of a tile's rows. */
-  long stripe(int index) {
-    int row = index * kernels.rows();
-    return block(row / BLOCK, 0) + row % BLOCK * (long) Float.BYTES;
-  }
-
-  /** The kernels with weight rows in lanes. */
-  TileKernels kernels() {
-    return kernels;
   }
 
   @Override

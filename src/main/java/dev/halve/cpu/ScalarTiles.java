@@ -7,11 +7,11 @@ package dev.halve.cpu;
 final class ScalarTiles {
   private ScalarTiles() {}
 
-  /** {@code tokens} by {@code lanes} rows of one row block of {@link PackedSparseWeight}. */
-  static TileKernel sparse(int lanes, int tokens) {
+  /** {@code tokens} by one row block of {@link PackedSparseWeight}. */
+  static TileKernel sparse(int tokens) {
     return (weight, weightPitch, x, xPitch, bias, y, yPitch, steps) -> {
       for (int token = 0; token < tokens; token++) {
-        for (int row = 0; row < lanes; row++) {
+        for (int row = 0; row < PackedSparseWeight.BLOCK; row++) {
           float sum = Memory.getFloat(bias + row * (long) Float.BYTES);
           for (int step = 0; step < steps; step++) {
             long block = weight + step * weightPitch;

@@ -4,23 +4,22 @@ import java.util.function.IntFunction;
 import java.util.stream.IntStream;
 
 /**
- * The kernels of one packing, for tiles of several token counts, the largest first and a single
+ * The kernels for tiles of a row block by several token counts, the largest first and a single
  * token last.
  *
- * @param rows outputs of a tile
  * @param tokens of each kernel's tile, descending to 1
  * @param kernels in the same order
  */
-record TileKernels(int rows, int[] tokens, TileKernel[] kernels) {
+record TileKernels(int[] tokens, TileKernel[] kernels) {
   /** Compiles a kernel for {@code mostTokens} and for every power of two below it. */
-  static TileKernels compile(int rows, int mostTokens, IntFunction<TileKernel> compiler) {
+  static TileKernels compile(int mostTokens, IntFunction<TileKernel> compiler) {
     int[] tokens =
         IntStream.concat(
                 IntStream.of(mostTokens),
                 IntStream.iterate(Integer.highestOneBit(mostTokens - 1), t -> t > 0, t -> t / 2))
             .toArray();
     TileKernel[] kernels = IntStream.of(tokens).mapToObj(compiler).toArray(TileKernel[]::new);
-    return new TileKernels(rows, tokens, kernels);
+    return new TileKernels(tokens, kernels);
   }
 
   int mostTokens() {

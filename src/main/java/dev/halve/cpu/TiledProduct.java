@@ -6,7 +6,7 @@ import jdk.incubator.vector.FloatVector;
 
 /**
  * {@code y = epilogue(x · weightᵀ + bias)} for row-major {@code x [tokens, columns]} and {@code y
- * [tokens, rows]}, tile by tile: a group of stripes that fits the second-level cache meets all
+ * [tokens, rows]}, tile by tile: a group of row blocks that fits the second-level cache meets all
  * tokens before the next group does.
  *
  * <p>How sums are ordered depends on the token's place in {@code x} alone, not on how the work is
@@ -17,6 +17,9 @@ final class TiledProduct {
 
   /** Tokens of one part of a product that is shared out, at least. */
   private static final int PART_TOKENS = 96;
+
+  /** Of a tile's outputs for one token. */
+  private static final long ROW_BYTES = PackedSparseWeight.BLOCK * (long) Float.BYTES;
 
   private TiledProduct() {}
 
@@ -29,6 +32,7 @@ final class TiledProduct {
    */
   static void run(
       ThreadTeam team,
+      TileKernels kernels,
       PackedSparseWeight weight,
       Tensor x,
       Tensor bias,
@@ -36,23 +40,24 @@ final class TiledProduct {
       Tensor y,
       int column) {
     int tokens = (int) x.extent(0);
-    int tile = weight.kernels().mostTokens();
+    int tile = kernels.mostTokens();
     int partTokens = (PART_TOKENS + tile - 1) / tile * tile;
     int tokenParts = (tokens + partTokens - 1) / partTokens;
     // A few parts for each member even out their speeds; a single tile is over too soon for that.
     int wanted = tokens <= tile ? team.size() : 3 * team.size();
-    int stripeParts = Math.min(weight.stripes(), (wanted + tokenParts - 1) / tokenParts);
+    int rowParts = Math.min(weight.rowBlocks(), (wanted + tokenParts - 1) / tokenParts);
     long xPitch = x.extent(1) * Float.BYTES;
     long yPitch = y.extent(1) * Float.BYTES;
     team.run(
-        tokenParts * stripeParts,
+        tokenParts * rowParts,
         (part, member) -> {
-          int token = part / stripeParts * partTokens;
-          int stripePart = part % stripeParts;
+          int token = part / rowParts * partTokens;
+          int rowPart = part % rowParts;
           run(
+              kernels,
               weight,
-              weight.stripes() * stripePart / stripeParts,
-              weight.stripes() * (stripePart + 1) / stripeParts,
+              weight.rowBlocks() * rowPart / rowParts,
+              weight.rowBlocks() * (rowPart + 1) / rowParts,
               x.segment().address() + token * xPitch,
               xPitch,
               Math.min(partTokens, tokens - token),
@@ -65,16 +70,17 @@ final class TiledProduct {
   }
 
   /**
-   * The tokens {@code [0, tokens)} and stripes {@code [firstStripe, lastStripe)} of a product, on
+   * The tokens {@code [0, tokens)} and row blocks {@code [firstBlock, lastBlock)} of a product, on
    * the calling thread. Addresses are those of token 0 and row 0; pitches are in bytes.
    *
    * @param bias address of {@code [rows]} floats
    * @param scratch address of {@link ThreadTeam#SCRATCH_BYTES}
    */
   static void run(
+      TileKernels kernels,
       PackedSparseWeight weight,
-      int firstStripe,
-      int lastStripe,
+      int firstBlock,
+      int lastBlock,
       long x,
       long xPitch,
       int tokens,
@@ -83,24 +89,22 @@ final class TiledProduct {
       long y,
       long yPitch,
       long scratch) {
-    TileKernels kernels = weight.kernels();
-    int stripeRows = weight.stripeRows();
     int steps = weight.columns() / PackedSparseWeight.BLOCK;
     boolean ragged = weight.columns() % PackedSparseWeight.BLOCK != 0;
-    int wholeStripes = ragged ? 0 : weight.rows() / stripeRows;
-    int group = groupStripes(weight);
-    for (int from = firstStripe; from < lastStripe; from += group) {
-      int to = Math.min(lastStripe, from + group);
+    int wholeBlocks = ragged ? 0 : weight.rows() / PackedSparseWeight.BLOCK;
+    int group = groupBlocks(weight);
+    for (int from = firstBlock; from < lastBlock; from += group) {
+      int to = Math.min(lastBlock, from + group);
       for (int token = 0, chosen; token < tokens; token += kernels.tokens()[chosen]) {
         chosen = kernels.next(tokens - token);
         TileKernel kernel = kernels.kernels()[chosen];
         long tileX = x + token * xPitch;
         long tileY = y + token * yPitch;
-        for (int stripe = from; stripe < to; stripe++) {
-          long column = (long) stripe * stripeRows * Float.BYTES;
-          if (stripe < wholeStripes) {
+        for (int block = from; block < to; block++) {
+          long column = block * ROW_BYTES;
+          if (block < wholeBlocks) {
             kernel.run(
-                weight.stripe(stripe),
+                weight.block(block, 0),
                 PackedSparseWeight.BLOCK_BYTES,
                 tileX,
                 xPitch,
@@ -109,56 +113,64 @@ final class TiledProduct {
                 yPitch,
                 steps);
           } else {
-            edge(weight, stripe, chosen, tileX, xPitch, bias, tileY, yPitch, scratch);
+            edge(
+                weight,
+                kernel,
+                kernels.tokens()[chosen],
+                block,
+                tileX,
+                xPitch,
+                bias,
+                tileY,
+                yPitch,
+                scratch);
           }
         }
         if (epilogue == Epilogue.GELU) {
-          int firstRow = from * stripeRows;
-          int lastRow = Math.min(weight.rows(), to * stripeRows);
+          int firstRow = from * PackedSparseWeight.BLOCK;
+          int lastRow = Math.min(weight.rows(), to * PackedSparseWeight.BLOCK);
           gelu(tileY, yPitch, kernels.tokens()[chosen], firstRow, lastRow);
         }
       }
     }
   }
 
-  private static int groupStripes(PackedSparseWeight weight) {
-    long stripeBytes = weight.bytes() / weight.stripes();
-    return (int) Math.max(1, GROUP_BYTES / stripeBytes);
+  private static int groupBlocks(PackedSparseWeight weight) {
+    long blockBytes = weight.bytes() / weight.rowBlocks();
+    return (int) Math.max(1, GROUP_BYTES / blockBytes);
   }
 
   /** A tile at the last rows, or of a weight whose columns do not fill its last step. */
   private static void edge(
       PackedSparseWeight weight,
-      int stripe,
-      int chosen,
+      TileKernel kernel,
+      int tokens,
+      int block,
       long x,
       long xPitch,
       long bias,
       long y,
       long yPitch,
       long scratch) {
-    TileKernel kernel = weight.kernels().kernels()[chosen];
-    int tokens = weight.kernels().tokens()[chosen];
-    int firstRow = stripe * weight.stripeRows();
-    long rowBytes = Math.min(weight.stripeRows(), weight.rows() - firstRow) * (long) Float.BYTES;
-    long pitch = weight.stripeRows() * (long) Float.BYTES;
+    int firstRow = block * PackedSparseWeight.BLOCK;
+    long rowBytes = Math.min(ROW_BYTES, (weight.rows() - firstRow) * (long) Float.BYTES);
     long edgeBias = scratch;
-    long sums = edgeBias + pitch;
+    long sums = edgeBias + ROW_BYTES;
     Memory.copy(bias + firstRow * (long) Float.BYTES, edgeBias, rowBytes);
     int steps = weight.columns() / PackedSparseWeight.BLOCK;
     kernel.run(
-        weight.stripe(stripe),
+        weight.block(block, 0),
         PackedSparseWeight.BLOCK_BYTES,
         x,
         xPitch,
         edgeBias,
         sums,
-        pitch,
+        ROW_BYTES,
         steps);
     int left = weight.columns() % PackedSparseWeight.BLOCK;
     if (left > 0) {
-      long more = sums + tokens * pitch;
-      long inputs = more + tokens * pitch;
+      long more = sums + tokens * ROW_BYTES;
+      long inputs = more + tokens * ROW_BYTES;
       long stepBytes = PackedSparseWeight.BLOCK * (long) Float.BYTES;
       Memory.zero(inputs, tokens * stepBytes);
       for (int token = 0; token < tokens; token++) {
@@ -167,17 +179,24 @@ final class TiledProduct {
             inputs + token * stepBytes,
             left * (long) Float.BYTES);
       }
-      Memory.zero(edgeBias, pitch);
-      long lastStep = weight.stripe(stripe) + steps * PackedSparseWeight.BLOCK_BYTES;
+      Memory.zero(edgeBias, ROW_BYTES);
+      long lastStep = weight.block(block, steps);
       kernel.run(
-          lastStep, PackedSparseWeight.BLOCK_BYTES, inputs, stepBytes, edgeBias, more, pitch, 1);
-      for (long at = 0; at < tokens * pitch; at += Float.BYTES) {
+          lastStep,
+          PackedSparseWeight.BLOCK_BYTES,
+          inputs,
+          stepBytes,
+          edgeBias,
+          more,
+          ROW_BYTES,
+          1);
+      for (long at = 0; at < tokens * ROW_BYTES; at += Float.BYTES) {
         Memory.setFloat(sums + at, Memory.getFloat(sums + at) + Memory.getFloat(more + at));
       }
     }
     for (int token = 0; token < tokens; token++) {
       Memory.copy(
-          sums + token * pitch, y + token * yPitch + firstRow * (long) Float.BYTES, rowBytes);
+          sums + token * ROW_BYTES, y + token * yPitch + firstRow * (long) Float.BYTES, rowBytes);
     }
   }
 

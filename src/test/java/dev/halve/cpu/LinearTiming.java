@@ -90,8 +90,7 @@ public final class LinearTiming {
       Tensor bias = Tensor.allocate(arena, DType.F32, rows);
       Tensor y = Tensor.allocate(arena, DType.F32, tokens, rows);
       PackedSparseWeight sparse =
-          PackedSparseWeight.pack(
-              pool, SparseSemiStructuredTensor.compress(arena, weight), CpuKernels.best().tiles());
+          PackedSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
       Scratch[] scratch = scratches(team.size());
       Blas blas = new Blas();
       // Halve holds OpenBLAS to one thread when it first uses it.
@@ -122,7 +121,9 @@ public final class LinearTiming {
                   : () ->
                       blas.timesTransposed(
                           tokens, rows, columns, 1, xAt, columns, weightAt, columns, 0, yAt, rows),
-              () -> TiledProduct.run(team, sparse, x, bias, Epilogue.NONE, y, 0),
+              () ->
+                  TiledProduct.run(
+                      team, CpuKernels.best().tiles(), sparse, x, bias, Epilogue.NONE, y, 0),
               () ->
                   PanelLinear.run(
                       team,

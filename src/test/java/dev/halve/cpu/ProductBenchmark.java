@@ -61,9 +61,7 @@ public class ProductBenchmark {
     }
     bias = random(random, rows);
     y = Tensor.allocate(arena, DType.F32, tokens, rows);
-    packed =
-        PackedSparseWeight.pack(
-            pool, SparseSemiStructuredTensor.compress(arena, weight), CpuKernels.best().tiles());
+    packed = PackedSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
   }
 
   private Tensor random(Random random, long... extents) {
@@ -100,7 +98,7 @@ public class ProductBenchmark {
 
   @Benchmark
   public void tiles() {
-    TiledProduct.run(team, packed, x, bias, Epilogue.NONE, y, 0);
+    TiledProduct.run(team, CpuKernels.best().tiles(), packed, x, bias, Epilogue.NONE, y, 0);
   }
 
   @Benchmark

@@ -47,12 +47,12 @@ class SparseProductTest {
 
   static List<Named> kernels() {
     List<Named> all = new ArrayList<>();
-    TileKernels scalar = TileKernels.compile(16, 12, t -> ScalarTiles.sparse(16, t));
+    TileKernels scalar = TileKernels.compile(12, ScalarTiles::sparse);
     all.add(new Named("scalar tiles", scalar, null));
     all.add(new Named("scalar panels", scalar, PanelKernels.scalar()));
     int lanes = VectorMath.LANES;
     if (lanes >= 4) {
-      TileKernels tiles = TileKernels.compile(lanes, 12, t -> KernelCompiler.sparse(lanes, t));
+      TileKernels tiles = TileKernels.compile(12, t -> KernelCompiler.sparse(lanes, t));
       all.add(new Named("tiles x" + lanes, tiles, null));
       all.add(new Named("panels x" + lanes, tiles, PanelKernels.compile(lanes)));
     }
@@ -69,7 +69,7 @@ class SparseProductTest {
       for (int columns : COLUMNS) {
         Tensor weight = random(rows, columns);
         prune(weight);
-        PackedSparseWeight packed = pack(named, weight);
+        PackedSparseWeight packed = pack(weight);
         for (int tokens : TOKENS) {
           check(named, packed, weight, tokens, Epilogue.NONE);
         }
@@ -83,7 +83,7 @@ class SparseProductTest {
   void longSumsAndManyTokensStayAccurate(Named named) {
     Tensor weight = random(48, 768);
     prune(weight);
-    check(named, pack(named, weight), weight, 400, Epilogue.NONE);
+    check(named, pack(weight), weight, 400, Epilogue.NONE);
   }
 
   @ParameterizedTest
@@ -93,8 +93,7 @@ class SparseProductTest {
     prune(weight);
     CpuKernels best = CpuKernels.best();
     PackedSparseWeight packed =
-        PackedSparseWeight.pack(
-            pool, SparseSemiStructuredTensor.compress(arena, weight), best.tiles());
+        PackedSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
     Tensor bias = random(80);
     for (int tokens : new int[] {1, 7, 100, 389}) {
       Tensor x = random(tokens, 64);
@@ -102,7 +101,7 @@ class SparseProductTest {
       for (int threads = 1; threads <= 3; threads++) {
         Tensor y = Tensor.allocate(arena, DType.F32, tokens, 80);
         PanelKernels kernels = panels ? best.panels() : null;
-        run(threads, kernels, packed, x, bias, Epilogue.GELU, y, 0);
+        run(threads, best.tiles(), kernels, packed, x, bias, Epilogue.GELU, y, 0);
         results.add(y.toFloatArray());
       }
       assertThat(results.get(1)).isEqualTo(results.get(0));
@@ -122,9 +121,8 @@ class SparseProductTest {
     System.out.println(VectorMath.LANES);
   }
 
-  private PackedSparseWeight pack(Named named, Tensor weight) {
-    return PackedSparseWeight.pack(
-        pool, SparseSemiStructuredTensor.compress(arena, weight), named.tiles);
+  private PackedSparseWeight pack(Tensor weight) {
+    return PackedSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
   }
 
   /** Into a poisoned output with a margin on either side, relative to the sum of magnitudes. */
@@ -139,7 +137,7 @@ class SparseProductTest {
     for (long i = 0; i < y.elements(); i++) {
       y.setFloat(i, Float.NaN);
     }
-    run(1, named.panels, packed, x, bias, epilogue, y, 2);
+    run(1, named.tiles, named.panels, packed, x, bias, epilogue, y, 2);
     for (int token = 0; token < tokens; token++) {
       for (int column = 0; column < width; column++) {
         float found = y.getFloat((long) token * width + column);
@@ -164,6 +162,7 @@ class SparseProductTest {
 
   private static void run(
       int threads,
+      TileKernels tiles,
       PanelKernels panels,
       PackedSparseWeight weight,
       Tensor x,
@@ -175,7 +174,7 @@ class SparseProductTest {
     Arrays.setAll(scratch, i -> new Scratch());
     try (ThreadTeam team = new ThreadTeam(threads)) {
       if (panels == null) {
-        TiledProduct.run(team, weight, x, bias, epilogue, y, column);
+        TiledProduct.run(team, tiles, weight, x, bias, epilogue, y, column);
       } else {
         PanelLinear.run(team, scratch, panels, weight, x, bias, epilogue, y, column);
       }
