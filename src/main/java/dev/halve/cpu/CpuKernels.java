@@ -21,8 +21,9 @@ record CpuKernels(TileKernels tiles, PanelKernels panels) {
     if (lanes < 4) {
       return new CpuKernels(TileKernels.compile(8, ScalarTiles::sparse), PanelKernels.scalar());
     }
-    // As many sums as leave registers for the operands: 32 with AVX-512, otherwise 16.
-    int tokens = lanes == 16 ? 12 : 8;
+    // As many sums as leave registers for the operands: 32 with AVX-512, otherwise 16. More than
+    // five tokens go by panels with AVX2.
+    int tokens = lanes == 16 ? 12 : lanes == 8 ? 4 : 8;
     return new CpuKernels(
         TileKernels.compile(tokens, t -> KernelCompiler.sparse(lanes, t)),
         PanelKernels.compile(lanes));

@@ -22,9 +22,11 @@ import java.nio.ByteOrder;
 import java.util.Arrays;
 import java.util.function.Consumer;
 import java.util.function.IntConsumer;
+import java.util.function.IntUnaryOperator;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.Vector;
+import jdk.incubator.vector.VectorMask;
 import jdk.incubator.vector.VectorOperators;
 import jdk.incubator.vector.VectorSpecies;
 
@@ -52,6 +54,9 @@ final class KernelCompiler {
       VectorOperators.class.describeConstable().orElseThrow();
   private static final ClassDesc BINARY =
       VectorOperators.Binary.class.describeConstable().orElseThrow();
+  private static final ClassDesc COMPARISON =
+      VectorOperators.Comparison.class.describeConstable().orElseThrow();
+  private static final ClassDesc MASK = VectorMask.class.describeConstable().orElseThrow();
   private static final ClassDesc MEMORY = Memory.class.describeConstable().orElseThrow();
   private static final MethodTypeDesc RUN =
       MethodTypeDesc.of(
@@ -66,6 +71,12 @@ final class KernelCompiler {
   private static final int Y = 11;
   private static final int Y_PITCH = 13;
   private static final int STEPS = 15;
+
+  // Of TransposeKernel.run's.
+  private static final int FROM = 1;
+  private static final int FROM_PITCH = 3;
+  private static final int TO = 5;
+  private static final int TO_PITCH = 7;
 
   /**
    * Of a panel kernel's loop. The JIT's first compiler runs out of registers at about 36
@@ -523,54 +534,100 @@ final class KernelCompiler {
   }
 
   private void emitTranspose() {
-    final int from = 1;
-    final int fromPitch = 3;
-    final int to = 5;
-    final int toPitch = 7;
-    int low = reference();
-    int high = reference();
-    interleaving(low, 0);
-    interleaving(high, lanes / 2);
     int[] vectors = new int[lanes];
-    int[] next = new int[lanes];
     for (int i = 0; i < lanes; i++) {
       int row = i;
-      loadInts(() -> rowAddress(from, fromPitch, row, 0));
+      loadInts(() -> rowAddress(FROM, FROM_PITCH, row, 0));
       vectors[i] = reference();
-      next[i] = reference();
       code.astore(vectors[i]);
     }
-    // Interleaving each half's vectors with the other's, as often as the lanes double.
-    for (int round = 1; round < lanes; round *= 2) {
-      for (int i = 0; i < lanes / 2; i++) {
-        interleave(low, vectors[i], vectors[i + lanes / 2], next[2 * i]);
-        interleave(high, vectors[i], vectors[i + lanes / 2], next[2 * i + 1]);
-      }
-      int[] done = next;
-      next = vectors;
-      vectors = done;
-    }
+    int[] turned = lanes >= 16 ? interleaved(vectors) : rotated(vectors);
     for (int i = 0; i < lanes; i++) {
       int row = i;
-      store(INTS, vectors[i], () -> rowAddress(to, toPitch, row, 0));
+      store(INTS, turned[i], () -> rowAddress(TO, TO_PITCH, row, 0));
     }
     code.return_();
   }
 
-  /** Lane indices {@code first, lanes + first, first + 1, ...}, from memory that stays. */
-  private void interleaving(int local, int first) {
-    MemorySegment constant = Arena.global().allocate(vectorBytes(), vectorBytes());
-    for (int i = 0; i < lanes; i++) {
-      constant.setAtIndex(ValueLayout.JAVA_INT, i, first + i / 2 + i % 2 * lanes);
+  /**
+   * Interleaving each half's vectors with the other's, as often as the lanes double: with AVX-512
+   * one instruction each.
+   */
+  private int[] interleaved(int[] rows) {
+    int low = reference();
+    int high = reference();
+    loadInts(() -> code.loadConstant(constant(i -> i / 2 + i % 2 * lanes)));
+    code.astore(low);
+    loadInts(() -> code.loadConstant(constant(i -> (i + lanes) / 2 + i % 2 * lanes)));
+    code.astore(high);
+    int[] vectors = rows;
+    for (int round = 1; round < lanes; round *= 2) {
+      int[] next = new int[lanes];
+      for (int i = 0; i < lanes; i++) {
+        code.aload(i % 2 == 0 ? low : high);
+        code.aload(vectors[i / 2]).aload(vectors[i / 2 + lanes / 2]);
+        code.invokevirtual(INTS, "selectFrom", MethodTypeDesc.of(INTS, VECTOR, VECTOR));
+        next[i] = reference();
+        code.astore(next[i]);
+      }
+      vectors = next;
     }
-    loadInts(() -> code.loadConstant(constant.address()));
-    code.astore(local);
+    return vectors;
   }
 
-  private void interleave(int indices, int first, int second, int result) {
-    code.aload(indices).aload(first).aload(second);
-    code.invokevirtual(INTS, "selectFrom", MethodTypeDesc.of(INTS, VECTOR, VECTOR));
-    code.astore(result);
+  /**
+   * Rows turned by their number, columns by theirs, rows once more. Below AVX-512 a permutation of
+   * one vector is one instruction and so is a choice between two, a permutation of two is several;
+   * columns turn by choices alone, a bit of the distance at a time.
+   */
+  private int[] rotated(int[] rows) {
+    long places = constant(i -> i % lanes);
+    int[] vectors = new int[lanes];
+    for (int i = 0; i < lanes; i++) {
+      vectors[i] = rotated(rows[i], places, (lanes - i) % lanes);
+    }
+    for (int distance = 1; distance < lanes; distance *= 2) {
+      int mask = reference();
+      loadInts(() -> code.loadConstant(places));
+      code.loadConstant(distance).invokevirtual(INTS, "and", MethodTypeDesc.of(INTS, CD_int));
+      code.getstatic(OPERATORS, "NE", COMPARISON).iconst_0();
+      code.invokevirtual(INTS, "compare", MethodTypeDesc.of(MASK, COMPARISON, CD_int));
+      code.astore(mask);
+      int[] next = new int[lanes];
+      for (int i = 0; i < lanes; i++) {
+        code.aload(vectors[i]).aload(vectors[(i + distance) % lanes]).aload(mask);
+        code.invokevirtual(INTS, "blend", MethodTypeDesc.of(INTS, VECTOR, MASK));
+        next[i] = reference();
+        code.astore(next[i]);
+      }
+      vectors = next;
+    }
+    int[] turned = new int[lanes];
+    for (int i = 0; i < lanes; i++) {
+      turned[i] = rotated(vectors[(lanes - i) % lanes], places, i);
+    }
+    return turned;
+  }
+
+  /** Lane {@code i} takes lane {@code i + distance}. */
+  private int rotated(int vector, long places, int distance) {
+    if (distance == 0) {
+      return vector;
+    }
+    loadInts(() -> code.loadConstant(places + distance * (long) Integer.BYTES));
+    code.aload(vector).invokevirtual(INTS, "selectFrom", MethodTypeDesc.of(INTS, VECTOR));
+    int rotated = reference();
+    code.astore(rotated);
+    return rotated;
+  }
+
+  /** Address of two vectors of ints, in memory that stays. */
+  private long constant(IntUnaryOperator lane) {
+    MemorySegment constant = Arena.global().allocate(2 * vectorBytes(), vectorBytes());
+    for (int i = 0; i < 2 * lanes; i++) {
+      constant.setAtIndex(ValueLayout.JAVA_INT, i, lane.applyAsInt(i));
+    }
+    return constant.address();
   }
 
   private interface Sum {

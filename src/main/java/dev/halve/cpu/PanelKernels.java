@@ -66,7 +66,7 @@ record PanelKernels(
    * well.
    */
   int fewestTokens() {
-    return lanes == 8 ? 16 : 96;
+    return lanes == 8 ? 6 : 96;
   }
 
   /** Plain loops, for JVMs without vectors of at least four floats. */
