@@ -101,17 +101,19 @@ extern "C" __global__ void __launch_bounds__(256)
   if (threadIdx.x == 0) *norm = sqrtf((float)squares);
 }
 
+// Fused where it says so: left to the compiler, two kernels may fuse different products of one sum, and
+// a row's results would depend on which of them took it.
 DEVICE void update(float &value, float gradient, float &first, float &second, bool kept, float clip,
                    const Scalars &scalars) {
   if (!kept && scalars.maskedKeep == 0.0f) {
     value = first = second = 0.0f;
     return;
   }
-  const float g = gradient * clip + (kept ? 0.0f : scalars.maskedDecay * value);
-  first = first * scalars.beta1 + g * (1.0f - scalars.beta1);
-  second = second * scalars.beta2 + g * g * (1.0f - scalars.beta2);
-  const float deviation = sqrtf(second) * scalars.correction + scalars.epsilon;
-  value = value * scalars.decay - first * scalars.stepSize / deviation;
+  const float g = fmaf(gradient, clip, kept ? 0.0f : scalars.maskedDecay * value);
+  first = fmaf(first, scalars.beta1, g * (1.0f - scalars.beta1));
+  second = fmaf(second, scalars.beta2, g * g * (1.0f - scalars.beta2));
+  const float deviation = fmaf(sqrtf(second), scalars.correction, scalars.epsilon);
+  value = fmaf(value, scalars.decay, -(first * scalars.stepSize / deviation));
   if (!kept) value *= scalars.maskedKeep;
 }
 
