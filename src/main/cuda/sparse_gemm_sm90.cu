@@ -38,6 +38,7 @@
 //   residual   the same for the residual, which may be y itself; any map where there is none
 //   weight     packed as dev.halve.cuda.SparseGemmLayout says
 //   bias       fp32 [out]
+//   tokenCount null, or how many of the tokens are wanted: tiles past them are left out
 //
 // NORM 1 takes the LayerNorm out of memory. Where a matrix is to be normalised, its rows lie there as
 // they were before, and beside it for each row the two numbers that make the norm a multiplication and
@@ -621,7 +622,7 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
     sparse_gemm_sm90(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap y,
                      const __grid_constant__ TensorMap residual, const u8 *weight,
                      const float *bias, int tokens, int out, int kTiles, const float *slope,
-                     const float2 *norms, float2 *yMoments) {
+                     const float2 *norms, float2 *yMoments, const int *tokenCount) {
   extern __shared__ __align__(1024) u8 memory[];
   const u32 shared = shared_address(memory);
   // Taken from one lane, so that the compiler knows it to be the same in all.
@@ -660,7 +661,10 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
   walk.rankTokens = rank / CLUSTER_OUT;
   const int clusterBlocks = TILE_BLOCKS * CLUSTER_OUT, clusterTokens = TILE_TOKENS * CLUSTER_TOKENS;
   walk.outTiles = (outBlocks + clusterBlocks - 1) / clusterBlocks;
-  walk.tiles = walk.outTiles * ((tokens + clusterTokens - 1) / clusterTokens);
+  // What writes the count is followed by another kernel, which was launched after it had ended.
+  const int wanted = tokenCount ? min(tokens, *(const volatile int *)tokenCount) : tokens;
+  walk.tiles = walk.outTiles * ((wanted + clusterTokens - 1) / clusterTokens);
+  if (walk.first >= walk.tiles) return;
 
   // Registers go where the sums are.
   if (warpgroup == WARPGROUPS) {

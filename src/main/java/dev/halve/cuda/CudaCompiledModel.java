@@ -445,6 +445,7 @@ final class CudaCompiledModel implements CompiledModel {
 
   /** Runs the pass once, which compiles and measures what it needs, then records it. */
   private CudaGraph record(Bucket bucket) {
+    device.kernels().compileAhead(() -> forward(bucket));
     forward(bucket);
     context.synchronize();
     operations.overlap(true);
@@ -485,7 +486,7 @@ final class CudaCompiledModel implements CompiledModel {
           tokens,
           config.embeddingSize());
       if (projection != null) {
-        multiply(projection, wide, 0, x, tokens, false);
+        multiply(projection, wide, 0, x, bucket, false);
       }
       for (Layer layer : layers) {
         forward(layer, bucket);
@@ -501,12 +502,12 @@ final class CudaCompiledModel implements CompiledModel {
     int tokens = bucket.tokens;
     int hidden = config.hiddenSize();
     long context = wide + 2L * 3 * tokens * hidden;
-    multiply(layer.qkv, x, 0, wide, tokens, false);
+    multiply(layer.qkv, x, 0, wide, bucket, false);
     attention(context, bucket);
-    multiply(layer.output, context, x, y, tokens, false);
+    multiply(layer.output, context, x, y, bucket, false);
     operations.layerNorm(y, y, 0, layer.attentionNorm, tokens, hidden);
-    multiply(layer.intermediate, y, 0, wide, tokens, true);
-    multiply(layer.down, wide, y, x, tokens, false);
+    multiply(layer.intermediate, y, 0, wide, bucket, true);
+    multiply(layer.down, wide, y, x, bucket, false);
     operations.layerNorm(x, x, 0, layer.outputNorm, tokens, hidden);
   }
 
@@ -515,12 +516,12 @@ final class CudaCompiledModel implements CompiledModel {
     int tokens = bucket.tokens;
     int hidden = config.hiddenSize();
     long context = wide + 2L * 3 * tokens * hidden;
-    multiply(layer.qkv, x, 0, wide, tokens, false, xNorms);
+    multiply(layer.qkv, x, 0, wide, bucket, false, xNorms);
     attention(context, bucket);
-    multiply(layer.output, context, x, y, tokens, false, xNorms);
+    multiply(layer.output, context, x, y, bucket, false, xNorms);
     operations.tokenNorms(yNorms, moments, layer.attentionNorm.epsilon(), tokens, hidden);
-    multiply(layer.intermediate, y, 0, wide, tokens, true, yNorms);
-    multiply(layer.down, wide, y, x, tokens, false, yNorms);
+    multiply(layer.intermediate, y, 0, wide, bucket, true, yNorms);
+    multiply(layer.down, wide, y, x, bucket, false, yNorms);
   }
 
   private void attention(long context, Bucket bucket) {
@@ -554,9 +555,9 @@ final class CudaCompiledModel implements CompiledModel {
   }
 
   private void multiply(
-      Product product, long from, long residual, long to, int tokens, boolean gelu, long norms) {
+      Product product, long from, long residual, long to, Bucket bucket, boolean gelu, long norms) {
     products.sparse(
-        new Activations(from, tokens, residual, to, product.out),
+        activations(product, from, residual, to, bucket),
         product.sparse,
         product.bias,
         gelu,
@@ -564,13 +565,20 @@ final class CudaCompiledModel implements CompiledModel {
   }
 
   private void multiply(
-      Product product, long from, long residual, long to, int tokens, boolean gelu) {
-    Activations activations = new Activations(from, tokens, residual, to, product.out);
+      Product product, long from, long residual, long to, Bucket bucket, boolean gelu) {
+    Activations activations = activations(product, from, residual, to, bucket);
     if (product.sparse != null) {
       products.sparse(activations, product.sparse, product.bias, gelu);
     } else {
       products.dense(activations, product.dense, product.bias, product.out, product.in, gelu);
     }
+  }
+
+  /** The last row's end says how many tokens there are. */
+  private Activations activations(
+      Product product, long from, long residual, long to, Bucket bucket) {
+    long count = ids + 4 * (3L * bucket.tokens + bucket.rows);
+    return new Activations(from, bucket.tokens, count, residual, to, product.out);
   }
 
   @Override

@@ -97,6 +97,10 @@ final class CudaDevice implements Device {
     return products;
   }
 
+  Kernels kernels() {
+    return kernels;
+  }
+
   CudaTraining training() {
     return training;
   }

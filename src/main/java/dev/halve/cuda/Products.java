@@ -55,10 +55,15 @@ final class Products implements AutoCloseable {
    * Activations of one product.
    *
    * @param x address of {@code [tokens, in]}
+   * @param tokenCount as in {@link SparseGemm.Operands}; dense products compute all tokens
    * @param residual address of {@code [tokens, out]} with rows as y's, may be y; 0 for none
    * @param y address of the first output, rows {@code yPitch} elements apart
    */
-  record Activations(long x, int tokens, long residual, long y, int yPitch) {}
+  record Activations(long x, int tokens, long tokenCount, long residual, long y, int yPitch) {
+    Activations(long x, int tokens, long residual, long y, int yPitch) {
+      this(x, tokens, 0, residual, y, yPitch);
+    }
+  }
 
   /**
    * {@code y = x · weightᵀ + bias}, then GELU or the residual.
@@ -132,7 +137,7 @@ final class Products implements AutoCloseable {
     }
     sparse.multiply(
         new SparseGemm.Operands(
-            x, xWidth, weight, bias, residual, y, yPitch, a.tokens, epilogue, null),
+            x, xWidth, weight, bias, residual, y, yPitch, a.tokens, a.tokenCount, epilogue, null),
         operations.overlaps());
     if (!direct) {
       operations.copyRows(a.y, a.yPitch, out, y, yPitch, out, a.tokens);
@@ -159,6 +164,7 @@ final class Products implements AutoCloseable {
             a.y,
             a.yPitch,
             a.tokens,
+            a.tokenCount,
             epilogue,
             norm),
         operations.overlaps());

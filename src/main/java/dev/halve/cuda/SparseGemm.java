@@ -32,6 +32,8 @@ final class SparseGemm {
    * @param xPitch elements from one row of x to the next
    * @param bias fp32 {@code [out]}
    * @param residual {@code [tokens, out]} with rows as y's; 0 where there is none
+   * @param tokenCount address of an I32, how many of the tokens are wanted: on Hopper tiles past
+   *     them are left out; 0 where all are
    * @param norm what the epilogues with a norm take beside; null in the others
    */
   record Operands(
@@ -43,6 +45,7 @@ final class SparseGemm {
       long y,
       int yPitch,
       int tokens,
+      long tokenCount,
       Epilogue epilogue,
       FoldedNorm norm) {}
 
@@ -149,6 +152,7 @@ final class SparseGemm {
               scratch,
               operands.yPitch,
               operands.tokens,
+              0,
               operands.epilogue,
               operands.norm);
       List<Measured.Candidate> candidates = new ArrayList<>();
@@ -233,6 +237,7 @@ final class SparseGemm {
           .with(norm.slope)
           .with(norm.norms)
           .with(norm.yMoments)
+          .with(operands.tokenCount)
           .launch();
     }
   }

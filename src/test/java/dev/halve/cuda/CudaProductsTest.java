@@ -1,5 +1,6 @@
 package dev.halve.cuda;
 
+import static dev.halve.cuda.CudaDevice.address;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.halve.core.DType;
@@ -9,6 +10,7 @@ import dev.halve.cuda.Products.Activations;
 import dev.halve.cuda.RandomTensors.Operand;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Assumptions;
@@ -193,6 +195,7 @@ class CudaProductsTest {
                             a.y(),
                             a.yPitch(),
                             a.tokens(),
+                            0,
                             SparseGemmTile.Epilogue.values()[epilogue.ordinal()],
                             null),
                         tile,
@@ -280,6 +283,7 @@ class CudaProductsTest {
             y.address(),
             out,
             tokens,
+            0,
             gelu ? SparseGemmTile.Epilogue.NORM_BIAS_GELU : SparseGemmTile.Epilogue.NORM_BIAS,
             new SparseGemm.FoldedNorm(up(folding.slope()), norms(x, tokens, in), 0)),
         tile,
@@ -321,6 +325,7 @@ class CudaProductsTest {
             y.address(),
             out,
             tokens,
+            0,
             SparseGemmTile.Epilogue.BIAS_NORM_RESIDUAL,
             new SparseGemm.FoldedNorm(up(gamma), norms(residual, tokens, out), yMoments.address())),
         tile,
@@ -454,6 +459,62 @@ class CudaProductsTest {
     }
     assertThat(Reference.relativeError(left, dense)).isLessThan(tolerance);
     assertThat(Reference.relativeError(right, sparse)).isLessThan(tolerance);
+  }
+
+  @Test
+  void tilesPastTheTokenCountAreLeftOut() {
+    open(DType.F16, false);
+    Assumptions.assumeTrue(
+        device.context().properties().isHopper(), "Hopper's kernel is told the count");
+    int tokens = 1000;
+    int wanted = 300;
+    int out = 264;
+    int in = 200;
+    Operand x = tensors.normal(0, 1, tokens, in);
+    Operand weight = tensors.semiStructured(0.05, out, in);
+    Operand bias = tensors.normal(DType.F32, 0, 1, out);
+    long count = address(tensors.integers(new int[] {wanted}));
+    double[] expected =
+        Reference.linear(
+            Arrays.copyOf(x.values(), wanted * in),
+            weight.values(),
+            bias.values(),
+            wanted,
+            out,
+            in);
+    try (Arena arena = Arena.ofConfined();
+        Kernels kernels = new Kernels(device.context(), Gpu.CACHE, DType.F16)) {
+      KernelLaunch launch = new KernelLaunch(arena, device.context().stream());
+      SparseGemm products = new SparseGemm(device.context(), kernels, launch, null, false);
+      CudaPackedWeight packed = pack(arena, weight);
+      List<SparseGemmTile> tiles = new ArrayList<>(held(packed.layout()));
+      tiles.add(new SparseGemmTile.Sm90(3, 1, 192, 4, 1, 1, 64, 3, 1, 0));
+      for (SparseGemmTile tile : tiles) {
+        Poisoned y = new Poisoned(device, pool, DType.F16, tokens, out);
+        products.multiply(
+            new SparseGemm.Operands(
+                x.address(),
+                in,
+                packed,
+                bias.address(),
+                0,
+                y.address(),
+                out,
+                tokens,
+                count,
+                SparseGemmTile.Epilogue.BIAS,
+                null),
+            tile,
+            false);
+        float[] found = y.read();
+        assertThat(Reference.relativeError(Arrays.copyOf(found, wanted * out), expected))
+            .as(tile.toString())
+            .isLessThan(tolerance);
+        for (int i = 384 * out; i < tokens * out; i++) {
+          assertThat(found[i]).isNaN();
+        }
+      }
+    }
   }
 
   @Test
