@@ -1,10 +1,11 @@
-// Dense products on Hopper with the GELU of a MLP in their epilogue, for training.
+// Dense products on Hopper with the GELU of a MLP in their epilogue.
 //
 //   BACKWARD 0   inner = x * W^T + bias;  y = gelu(inner)         x [tokens, in], W [out, in]
 //   BACKWARD 1   y = (x * W) * gelu'(inner), and its column sums  x [tokens, in], W [in, out]
 //
-// inner and y are [tokens, out]; inner is written by the first, as the second reads it. The pass that
-// each replaces moves 4 and 6 bytes for each of y's elements.
+// inner and y are [tokens, out]; the first writes inner, as the second reads it, unless INNER is 0: then
+// y alone, of values that were not rounded before. The pass that each replaces moves 4 and 6 bytes for
+// each of y's elements.
 //
 //   12,288 tokens, 768 and 3,072   58 GFLOP: 61 us at 949 TFLOP/s (1.755 GHz), about 87 at 700 W
 //                                  19 MB of x, 75 of inner, 75 of y: 57 us at 3 TB/s
@@ -24,7 +25,7 @@
 // elements; partial fp32 [ceil(tokens / TILE_TOKENS), out], which add_partials of column_sums.cu adds up.
 // Rows are multiples of 8 elements.
 //
-// Compile-time: BACKWARD, TILE_TOKENS (128 or 192), STAGES, STORE_TOKENS, STORE_BUFFERS. Launch: 384
+// Compile-time: BACKWARD, INNER, TILE_TOKENS (128 or 192), STAGES, STORE_TOKENS, STORE_BUFFERS. Launch: 384
 // threads, clusters of two, as many as fit or as there are tiles, dynamic shared memory as GeluGemm says.
 #include "hopper.cuh"
 
@@ -34,7 +35,7 @@ constexpr int W_BLOCK_BYTES = 64 * 128;
 constexpr int X_BYTES = TILE_TOKENS * 128, W_BYTES = BLOCKS * W_BLOCK_BYTES;
 constexpr int PIECE_BYTES = STORE_TOKENS * 128;
 constexpr int PIECES = TILE_TOKENS / STORE_TOKENS;  // of one block of 64 outputs
-constexpr int STORED = BACKWARD ? 1 : 2;            // matrices that leave
+constexpr int STORED = BACKWARD || !INNER ? 1 : 2;  // matrices that leave
 constexpr int ACCUMULATORS = TILE_TOKENS / 2;       // per thread and block
 static_assert(TILE_TOKENS % STORE_TOKENS == 0 && STORE_TOKENS % 16 == 0, "pieces of a tile");
 
@@ -221,6 +222,8 @@ struct Consumer {
               words[i] = to_pair(low * gelu_derivative_fast(low_float(words[i])),
                                  high * gelu_derivative_fast(high_float(words[i])));
               columnSums[i % 2] += low_float(words[i]) + high_float(words[i]);
+            } else if (!INNER) {
+              words[i] = to_pair(gelu_fast(low + bias[i % 2]), gelu_fast(high + bias[i % 2]));
             } else {
               words[i] = to_pair(low + bias[i % 2], high + bias[i % 2]);
               if (matrix == 1) {

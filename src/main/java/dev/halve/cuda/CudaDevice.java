@@ -68,15 +68,16 @@ final class CudaDevice implements Device {
     boolean bfloat16 = dtype == DType.BF16;
     this.cublas =
         useCublas && CublasLt.present() ? new CublasProducts(context, measured, bfloat16) : null;
-    this.products = new Products(context, kernels, launch, measured, operations, dtype, cublas);
     this.staging = new Staging(context);
     int multiprocessors = context.properties().multiprocessors();
     this.training = new CudaTraining(context, kernels, launch, staging, bfloat16);
+    this.geluGemm = new GeluGemm(context, kernels, launch, measured, training, bfloat16);
+    this.products =
+        new Products(context, kernels, launch, measured, operations, dtype, cublas, geluGemm);
     ColumnSums sums = training.sums();
     this.trainingProducts = new TrainingProducts(context, training, cublas);
     this.trainingOperations =
         new TrainingOperations(training, kernels, launch, sums, multiprocessors);
-    this.geluGemm = new GeluGemm(context, kernels, launch, measured, training, bfloat16);
     this.losses = new TrainingLosses(training, kernels, launch);
     this.optimizer = new CudaAdamW(training, kernels, launch, context);
     this.attention =

@@ -11,9 +11,9 @@ import java.util.Map;
 import java.util.stream.Stream;
 
 /**
- * The two products around a MLP's GELU in training, on Hopper with the GELU in their epilogue
- * ({@code gelu_gemm_sm90.cu}) where that is faster than a product and a pass; which is, and by
- * which tile, is timed once for each size.
+ * The dense product before a MLP's GELU and, in training, the one that goes back through it, on
+ * Hopper with the GELU in their epilogue ({@code gelu_gemm_sm90.cu}) where that is faster than a
+ * product and a pass; which is, and by which tile, is timed once for each size.
  */
 final class GeluGemm {
   private final CudaContext context;
@@ -45,7 +45,7 @@ final class GeluGemm {
    *
    * @param x address of {@code [tokens, in]}
    * @param weight address of {@code [out, in]}, or backwards {@code [in, out]}
-   * @param inner address of {@code [tokens, out]}
+   * @param inner address of {@code [tokens, out]}; 0 forwards where nobody asks for it
    * @param y address of {@code [tokens, out]}
    * @param bias address of {@code [out]}; 0 backwards
    * @param dBias address of fp32 {@code [out]}, to which backwards the sums of y over the tokens
@@ -62,6 +62,10 @@ final class GeluGemm {
       int in,
       int out,
       boolean backward) {
+    private boolean hasInner() {
+      return inner != 0;
+    }
+
     private Operands withBiasGradient(long address) {
       return new Operands(x, weight, inner, y, bias, address, tokens, in, out, backward);
     }
@@ -72,7 +76,7 @@ final class GeluGemm {
     void run(Operands operands);
   }
 
-  private record Question(int tokens, int in, int out, boolean backward) {}
+  private record Question(int tokens, int in, int out, boolean backward, boolean inner) {}
 
   /**
    * @param tile null for a product and a pass
@@ -94,9 +98,10 @@ final class GeluGemm {
     private static final int THREADS = 384;
 
     /** The kernel's compile-time constants. */
-    Map<String, String> definitions(boolean backward) {
+    Map<String, String> definitions(boolean backward, boolean inner) {
       return Map.of(
           "BACKWARD", CudaTraining.flag(backward),
+          "INNER", CudaTraining.flag(inner),
           "TILE_TOKENS", String.valueOf(tokens),
           "STAGES", String.valueOf(stages),
           "STORE_TOKENS", String.valueOf(STORE_TOKENS),
@@ -138,7 +143,11 @@ final class GeluGemm {
     }
     Question question =
         new Question(
-            TokenBuckets.roundUp(operands.tokens), operands.in, operands.out, operands.backward);
+            TokenBuckets.roundUp(operands.tokens),
+            operands.in,
+            operands.out,
+            operands.backward,
+            operands.hasInner());
     Choice known = choices.get(question);
     if (known == null) {
       known = measure(question, operands, separately);
@@ -199,7 +208,7 @@ final class GeluGemm {
         kernels.get(
             "gelu_gemm_sm90.cu",
             "gelu_gemm_sm90",
-            tile.definitions(o.backward),
+            tile.definitions(o.backward, o.hasInner()),
             Tile.THREADS,
             tile.sharedBytes());
     int parts = Math.ceilDiv(o.tokens, tile.tokens);
@@ -213,7 +222,7 @@ final class GeluGemm {
           .overlapping(!o.backward)
           .with(map(arena, o.x, o.in, o.tokens, tile.tokens / Tile.CLUSTER))
           .with(map(arena, o.weight, o.backward ? o.out : o.in, o.backward ? o.in : o.out, 64))
-          .with(map(arena, o.inner, o.out, o.tokens, Tile.STORE_TOKENS))
+          .with(map(arena, o.hasInner() ? o.inner : o.y, o.out, o.tokens, Tile.STORE_TOKENS))
           .with(map(arena, o.y, o.out, o.tokens, Tile.STORE_TOKENS))
           .with(o.bias)
           .with(partial)

@@ -17,6 +17,7 @@ final class Products implements AutoCloseable {
   private final SparseGemm sparse;
   private final Operations operations;
   private final Scratch xScratch;
+  private final GeluGemm geluGemm;
   private final Scratch weightScratch;
   private final Scratch yScratch;
 
@@ -27,11 +28,13 @@ final class Products implements AutoCloseable {
       Measured measured,
       Operations operations,
       DType dtype,
-      CublasProducts cublas) {
+      CublasProducts cublas,
+      GeluGemm geluGemm) {
     boolean bfloat16 = dtype == DType.BF16;
     this.dense = new DenseGemm(context, kernels, launch, cublas);
     this.sparse = new SparseGemm(context, kernels, launch, measured, bfloat16);
     this.operations = operations;
+    this.geluGemm = geluGemm;
     this.xScratch = new Scratch(context);
     this.weightScratch = new Scratch(context);
     this.yScratch = new Scratch(context);
@@ -81,6 +84,12 @@ final class Products implements AutoCloseable {
     }
     boolean direct =
         a.yPitch % ALIGNED_ELEMENTS == 0 && a.y % 16 == 0 && out % ALIGNED_ELEMENTS == 0;
+    if (gelu && direct && a.yPitch == out && dense.usesCublas()) {
+      geluGemm.run(
+          new GeluGemm.Operands(x, w, 0, a.y, bias, 0, a.tokens, width, out, false),
+          o -> multiplyDense(a, o.x(), o.weight(), o.bias(), out, o.in(), true));
+      return;
+    }
     if (direct || !dense.usesCublas()) {
       multiplyDense(a, x, w, bias, out, width, gelu);
       return;

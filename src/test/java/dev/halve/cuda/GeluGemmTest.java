@@ -87,6 +87,23 @@ class GeluGemmTest {
       assertThat(Reference.relativeError(found.read(), activated))
           .as("gelu " + tile)
           .isLessThan(TOLERANCE);
+      Poisoned alone = new Poisoned(device, pool, DType.BF16, tokens, out);
+      gemm.run(
+          new GeluGemm.Operands(
+              x.address(),
+              weight.address(),
+              0,
+              alone.address(),
+              bias.address(),
+              0,
+              tokens,
+              in,
+              out,
+              false),
+          tile);
+      assertThat(Reference.relativeError(alone.read(), activated))
+          .as("gelu without inner " + tile)
+          .isLessThan(TOLERANCE);
     });
   }
 

@@ -50,7 +50,8 @@ class KernelCompilationTest {
       sources.add(new Source("attention_backward_sm90.cu", Map.of("HEAD", "32", "DROPOUT", "0")));
       for (boolean backward : new boolean[] {false, true}) {
         sources.add(
-            new Source("gelu_gemm_sm90.cu", GeluGemm.tiles(1).getFirst().definitions(backward)));
+            new Source(
+                "gelu_gemm_sm90.cu", GeluGemm.tiles(1).getFirst().definitions(backward, backward)));
       }
       for (Epilogue epilogue : Epilogue.values()) {
         List<SparseGemmTile.Sm90> tiles = SparseGemmTile.hopperCandidates(98304, 12);
