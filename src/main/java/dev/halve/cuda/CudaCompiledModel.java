@@ -443,7 +443,7 @@ final class CudaCompiledModel implements CompiledModel {
     }
   }
 
-  /** Runs the pass once, which compiles and measures what it needs, then records it. */
+  /** Compiles what the pass needs side by side, runs it once, which measures, then records it. */
   private CudaGraph record(Bucket bucket) {
     device.kernels().compileAhead(() -> forward(bucket));
     forward(bucket);
