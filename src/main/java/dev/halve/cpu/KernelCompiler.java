@@ -245,16 +245,15 @@ final class KernelCompiler {
     int tokens = accumulators[0].length;
     int[] indices = new int[accumulators.length];
     for (int r = 0; r < indices.length; r++) {
-      indices[r] = loadedInts(block, r * vectorBytes());
+      long offset = r * vectorBytes();
+      indices[r] = loadedInts(() -> address(block, offset));
     }
     int[][] input = new int[tokens][PackedSparseWeight.BLOCK / lanes];
     for (int t = 0; t < tokens; t++) {
       for (int v = 0; v < input[t].length; v++) {
         int token = t;
         long offset = v * vectorBytes();
-        loadInts(() -> rowAddress(inputs, X_PITCH, token, offset));
-        input[t][v] = reference();
-        code.astore(input[t][v]);
+        input[t][v] = loadedInts(() -> rowAddress(inputs, X_PITCH, token, offset));
       }
     }
     int values = reference();
@@ -277,8 +276,8 @@ final class KernelCompiler {
     }
   }
 
-  private int loadedInts(int slot, long offset) {
-    loadInts(() -> address(slot, offset));
+  private int loadedInts(Runnable address) {
+    loadInts(address);
     int ints = reference();
     code.astore(ints);
     return ints;
@@ -537,9 +536,7 @@ final class KernelCompiler {
     int[] vectors = new int[lanes];
     for (int i = 0; i < lanes; i++) {
       int row = i;
-      loadInts(() -> rowAddress(FROM, FROM_PITCH, row, 0));
-      vectors[i] = reference();
-      code.astore(vectors[i]);
+      vectors[i] = loadedInts(() -> rowAddress(FROM, FROM_PITCH, row, 0));
     }
     int[] turned = lanes >= 16 ? interleaved(vectors) : rotated(vectors);
     for (int i = 0; i < lanes; i++) {

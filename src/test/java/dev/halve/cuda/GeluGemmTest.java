@@ -44,6 +44,10 @@ class GeluGemmTest {
     void run(GeluGemm gemm, GeluGemm.Tile tile);
   }
 
+  private interface Product {
+    void run(long inner, Poisoned y);
+  }
+
   private void eachTile(Tiles tiles) {
     try (Arena arena = Arena.ofConfined();
         Kernels kernels = new Kernels(device.context(), Gpu.CACHE, DType.BF16)) {
@@ -68,39 +72,30 @@ class GeluGemmTest {
     eachTile((gemm, tile) -> {
       Poisoned foundInner = new Poisoned(device, pool, DType.BF16, tokens, out);
       Poisoned found = new Poisoned(device, pool, DType.BF16, tokens, out);
-      gemm.run(
-          new GeluGemm.Operands(
-              x.address(),
-              weight.address(),
-              foundInner.address(),
-              found.address(),
-              bias.address(),
-              0,
-              tokens,
-              in,
-              out,
-              false),
-          tile);
+      Poisoned alone = new Poisoned(device, pool, DType.BF16, tokens, out);
+      Product product =
+          (to, y) ->
+              gemm.run(
+                  new GeluGemm.Operands(
+                      x.address(),
+                      weight.address(),
+                      to,
+                      y.address(),
+                      bias.address(),
+                      0,
+                      tokens,
+                      in,
+                      out,
+                      false),
+                  tile);
+      product.run(foundInner.address(), found);
+      product.run(0, alone);
       assertThat(Reference.relativeError(foundInner.read(), inner))
           .as("inner " + tile)
           .isLessThan(TOLERANCE);
       assertThat(Reference.relativeError(found.read(), activated))
           .as("gelu " + tile)
           .isLessThan(TOLERANCE);
-      Poisoned alone = new Poisoned(device, pool, DType.BF16, tokens, out);
-      gemm.run(
-          new GeluGemm.Operands(
-              x.address(),
-              weight.address(),
-              0,
-              alone.address(),
-              bias.address(),
-              0,
-              tokens,
-              in,
-              out,
-              false),
-          tile);
       assertThat(Reference.relativeError(alone.read(), activated))
           .as("gelu without inner " + tile)
           .isLessThan(TOLERANCE);
