@@ -27,10 +27,10 @@ record PanelKernels(
         byWidth(
             Panels.MOST_VECTORS,
             SparsePanelKernel[]::new,
-            v -> KernelCompiler.sparsePanel(lanes, v, Math.min(4, sums / v))),
-        dense(lanes, (v, rows) -> KernelCompiler.denseTile(lanes, v, rows, rowsTogether(lanes))),
-        attention((vectors, rows) -> KernelCompiler.densePanel(lanes, vectors, rows)),
-        KernelCompiler.transpose(lanes));
+            v -> PanelCompiler.sparsePanel(lanes, v, Math.min(4, sums / v))),
+        dense(lanes, (v, rows) -> PanelCompiler.denseTile(lanes, v, rows, rowsTogether(lanes))),
+        attention((vectors, rows) -> PanelCompiler.densePanel(lanes, vectors, rows)),
+        TransposeCompiler.transpose(lanes));
   }
 
   /** Rows of a dense weight that lie together. */

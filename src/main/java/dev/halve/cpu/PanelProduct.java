@@ -82,7 +82,7 @@ final class PanelProduct {
             x + column * blockBytes,
             y + (row - first) * blockBytes,
             blocks,
-            KernelCompiler.PASS_BYTES);
+            PanelCompiler.PASS_BYTES);
       }
     }
     if (epilogue == Epilogue.GELU) {

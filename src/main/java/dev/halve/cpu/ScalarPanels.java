@@ -1,8 +1,8 @@
 package dev.halve.cpu;
 
 /**
- * The panel kernels that {@link KernelCompiler} writes as plain loops: what they are tested
- * against, and what runs where the JVM has no vectors of at least four floats.
+ * The kernels that {@link PanelCompiler} writes as plain loops: what they are tested against, and
+ * what runs where the JVM has no vectors of at least four floats.
  */
 final class ScalarPanels {
   private ScalarPanels() {}

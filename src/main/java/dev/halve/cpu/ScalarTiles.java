@@ -1,7 +1,7 @@
 package dev.halve.cpu;
 
 /**
- * The kernels that {@link KernelCompiler} writes as plain loops: what they are tested against, and
+ * The kernels that {@link TileCompiler} writes as plain loops: what they are tested against, and
  * what runs where the JVM has no vectors of at least four floats.
  */
 final class ScalarTiles {

@@ -8,7 +8,7 @@ interface SparsePanelKernel {
    * @param x address of that block's first input in the panel
    * @param y address of the row block's first output in the panel
    * @param blocks to take, of {@link PackedSparseWeight#BLOCK} inputs each
-   * @param passBytes {@link KernelCompiler#PASS_BYTES}: a constant that the JIT must not know
+   * @param passBytes {@link PanelCompiler#PASS_BYTES}: a constant that the JIT must not know
    */
   void run(long weight, long x, long y, int blocks, long passBytes);
 }

@@ -2,7 +2,7 @@ package dev.halve.cpu;
 
 /**
  * One tile of a product: some tokens by some features, {@code y = bias + x · weightᵀ}, with the
- * sums kept in registers from beginning to end. {@link KernelCompiler} writes the implementations.
+ * sums kept in registers from beginning to end. {@link TileCompiler} writes the implementations.
  * All arguments but {@code steps} are addresses and distances in bytes.
  */
 @FunctionalInterface

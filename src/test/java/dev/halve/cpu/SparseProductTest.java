@@ -52,7 +52,7 @@ class SparseProductTest {
     all.add(new Named("scalar panels", scalar, PanelKernels.scalar()));
     int lanes = VectorMath.LANES;
     if (lanes >= 4) {
-      TileKernels tiles = TileKernels.compile(12, t -> KernelCompiler.sparse(lanes, t));
+      TileKernels tiles = TileKernels.compile(12, t -> TileCompiler.sparse(lanes, t));
       all.add(new Named("tiles x" + lanes, tiles, null));
       all.add(new Named("panels x" + lanes, tiles, PanelKernels.compile(lanes)));
     }
