@@ -3,32 +3,108 @@ package dev.halve.cpu;
 import static dev.halve.cpu.VectorMath.FLOATS;
 import static dev.halve.cpu.VectorMath.LANES;
 
+import dev.halve.core.Tensor;
 import dev.halve.engine.AdamW;
 import dev.halve.engine.Parameter;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
+import java.util.List;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.VectorOperators;
 
-/** The optimizer's arithmetic on a stretch of one parameter; see {@code Device.adamW}. */
+/**
+ * The optimizer and the masks that it heeds; see {@code Device.adamW}, {@code Device.round} and
+ * {@code Device.chooseMask}.
+ */
 final class CpuAdamW {
   private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT;
 
-  private CpuAdamW() {}
+  /** Of one parameter; fixed, since the cut decides how the norm rounds. */
+  private static final int PART_ELEMENTS = 1 << 16;
 
-  /** Which parameter a part belongs to, given each parameter's first part. */
-  static int parameterOf(int[] firstPart, int part) {
-    int found = Arrays.binarySearch(firstPart, part);
-    return found >= 0 ? found : -found - 2;
+  private final ThreadTeam team;
+
+  CpuAdamW(ThreadTeam team) {
+    this.team = team;
+  }
+
+  void step(List<Parameter> parameters, AdamW settings, int step, Tensor norm) {
+    int[] firstParts = firstParts(parameters);
+    double[] squares = new double[firstParts[parameters.size()]];
+    boolean hold = settings.maskedKeep() == 0;
+    overParts(
+        parameters,
+        firstParts,
+        (part, parameter, from, to) -> squares[part] = maskAndSquare(parameter, from, to, hold));
+    double total = 0;
+    for (double each : squares) {
+      total += each;
+    }
+    double length = Math.sqrt(total);
+    norm.setFloat(0, (float) length);
+    // As torch.nn.utils.clip_grad_norm_ does.
+    double clip = Math.min(1, settings.maxNorm() / (length + 1e-6));
+    overParts(
+        parameters,
+        firstParts,
+        (part, parameter, from, to) -> update(parameter, from, to, settings, step, clip));
+  }
+
+  void round(Parameter parameter) {
+    if (parameter.compute() != parameter.value()) {
+      List<Parameter> alone = List.of(parameter);
+      overParts(alone, firstParts(alone), (part, it, from, to) -> copyUnmasked(it, from, to));
+    }
+  }
+
+  void chooseMask(Tensor weight, Tensor mask) {
+    team.run(
+        parts(weight),
+        (part, member) -> {
+          long from = (long) part * PART_ELEMENTS;
+          long to = Math.min(weight.elements(), from + PART_ELEMENTS);
+          for (long i = from; i < to; i += 4) {
+            chooseTwo(weight, mask, i);
+          }
+        });
+  }
+
+  private interface Stretch {
+    void run(int part, Parameter parameter, long from, long to);
+  }
+
+  private void overParts(List<Parameter> parameters, int[] firstParts, Stretch stretch) {
+    team.run(
+        firstParts[parameters.size()],
+        (part, member) -> {
+          int found = Arrays.binarySearch(firstParts, part);
+          int index = found >= 0 ? found : -found - 2;
+          Parameter parameter = parameters.get(index);
+          long from = (long) (part - firstParts[index]) * PART_ELEMENTS;
+          long to = Math.min(parameter.value().elements(), from + PART_ELEMENTS);
+          stretch.run(part, parameter, from, to);
+        });
+  }
+
+  /** Each parameter's first part, and behind the last how many there are. */
+  private static int[] firstParts(List<Parameter> parameters) {
+    int[] firstParts = new int[parameters.size() + 1];
+    for (int i = 0; i < parameters.size(); i++) {
+      firstParts[i + 1] = firstParts[i] + parts(parameters.get(i).value());
+    }
+    return firstParts;
+  }
+
+  private static int parts(Tensor tensor) {
+    return Math.toIntExact(Math.ceilDiv(tensor.elements(), PART_ELEMENTS));
   }
 
   /**
    * Zeroes gradient, value and moments where the mask is zero, if it is held; returns the
    * gradient's sum of squares.
    */
-  static double maskAndSquare(Parameter parameter, long from, int count, boolean hold) {
-    long end = Math.min(parameter.value().elements(), from + count);
+  private static double maskAndSquare(Parameter parameter, long from, long end, boolean hold) {
     MemorySegment gradient = parameter.gradient().segment();
     if (hold && parameter.mask() != null) {
       MemorySegment mask = parameter.mask().segment();
@@ -41,22 +117,11 @@ final class CpuAdamW {
         }
       }
     }
-    double total = 0;
-    // Short sums in F32, their total in F64.
-    for (long i = from; i < end; ) {
-      FloatVector sum = FloatVector.zero(FLOATS);
-      for (long stop = Math.min(end, i + 64L * LANES); i < stop; i += LANES) {
-        FloatVector g = VectorMath.load(gradient, i, end);
-        sum = g.lanewise(VectorOperators.FMA, g, sum);
-      }
-      total += VectorMath.sum(sum);
-    }
-    return total;
+    return VectorMath.squares(gradient, from, end);
   }
 
   /** Writes the value without what the mask prunes to the compute copy. */
-  static void copyUnmasked(Parameter parameter, long from, int count) {
-    long end = Math.min(parameter.value().elements(), from + count);
+  private static void copyUnmasked(Parameter parameter, long from, long end) {
     MemorySegment value = parameter.value().segment();
     MemorySegment compute = parameter.compute().segment();
     MemorySegment.copy(value, FLOAT, 4 * from, compute, FLOAT, 4 * from, end - from);
@@ -71,9 +136,8 @@ final class CpuAdamW {
   }
 
   /** Updates value, compute copy and moments, and zeroes the gradient. */
-  static void update(
-      Parameter parameter, long from, int count, AdamW settings, int step, double clip) {
-    long end = Math.min(parameter.value().elements(), from + count);
+  private static void update(
+      Parameter parameter, long from, long end, AdamW settings, int step, double clip) {
     MemorySegment value = parameter.value().segment();
     MemorySegment gradient = parameter.gradient().segment();
     MemorySegment first = parameter.firstMoment().segment();
@@ -109,7 +173,7 @@ final class CpuAdamW {
       }
     }
     if (parameter.compute() != parameter.value()) {
-      copyUnmasked(parameter, from, count);
+      copyUnmasked(parameter, from, end);
     }
   }
 
@@ -123,6 +187,22 @@ final class CpuAdamW {
         float g = gradient.getAtIndex(FLOAT, i);
         gradient.setAtIndex(FLOAT, i, g + share * value.getAtIndex(FLOAT, i));
       }
+    }
+  }
+
+  /** Keeps the two largest magnitudes of four, the first among equals. */
+  private static void chooseTwo(Tensor weight, Tensor mask, long at) {
+    MemorySegment w = weight.segment();
+    for (int i = 0; i < 4; i++) {
+      float here = Math.abs(w.getAtIndex(FLOAT, at + i));
+      int larger = 0;
+      for (int j = 0; j < 4; j++) {
+        float other = Math.abs(w.getAtIndex(FLOAT, at + j));
+        if (other > here || (other == here && j < i)) {
+          larger++;
+        }
+      }
+      mask.segment().set(ValueLayout.JAVA_BYTE, at + i, (byte) (larger < 2 ? 1 : 0));
     }
   }
 }

@@ -152,4 +152,26 @@ final class VectorMath {
       vector.intoMemorySegment(segment, index * 4, ORDER, FLOATS.indexInRange(0, left));
     }
   }
+
+  /** {@code sum[at + i] += x[from + i]} for {@code count} elements. */
+  static void addTo(MemorySegment sum, long at, MemorySegment x, long from, int count) {
+    for (int i = 0; i < count; i += LANES) {
+      FloatVector value = load(sum, at + i, at + count).add(load(x, from + i, from + count));
+      store(value, sum, at + i, at + count);
+    }
+  }
+
+  /** The sum of squares of elements {@code [from, to)}: short sums in F32, their total in F64. */
+  static double squares(MemorySegment x, long from, long to) {
+    double total = 0;
+    for (long i = from; i < to; ) {
+      FloatVector sum = FloatVector.zero(FLOATS);
+      for (long stop = Math.min(to, i + 64L * LANES); i < stop; i += LANES) {
+        FloatVector v = load(x, i, to);
+        sum = v.lanewise(VectorOperators.FMA, v, sum);
+      }
+      total += sum(sum);
+    }
+    return total;
+  }
 }
