@@ -1,7 +1,6 @@
 package dev.halve.cpu;
 
 import dev.halve.core.DType;
-import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.engine.BertConfig;
@@ -187,8 +186,7 @@ final class CompiledEncoder implements CompiledModel {
 
   private Part pack(Weight weight) {
     return switch (weight) {
-      case Weight.Dense(Parameter parameter) -> dense(parameter);
-      case Weight.Masked(Parameter parameter) -> dense(parameter);
+      case Weight.Trainable trainable -> dense(trainable.parameter());
       case Weight.Compressed compressed -> {
         try (Arena arena = Arena.ofConfined()) {
           SparseSemiStructuredTensor unpacked = compressed.packed().unpack(arena);
@@ -224,12 +222,7 @@ final class CompiledEncoder implements CompiledModel {
 
   @Override
   public Tensor run(PackedBatch batch) {
-    batch.check(config);
-    if (batch.tokens() > maxTokens || batch.rows() > maxRows) {
-      throw new HalveException(
-          "the batch has %d tokens in %d rows; the model is compiled for %d tokens in %d rows"
-              .formatted(batch.tokens(), batch.rows(), maxTokens, maxRows));
-    }
+    batch.check(config, maxTokens, maxRows);
     this.batch = batch;
     panels.cut(batch.tokens());
     previous = null;

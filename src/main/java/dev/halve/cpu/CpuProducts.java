@@ -4,7 +4,6 @@ import static dev.halve.cpu.VectorMath.LANES;
 
 import dev.halve.core.Tensor;
 import dev.halve.engine.Epilogue;
-import dev.halve.engine.Parameter;
 import dev.halve.engine.Weight;
 import java.lang.foreign.MemorySegment;
 import jdk.incubator.vector.FloatVector;
@@ -29,10 +28,8 @@ final class CpuProducts {
 
   void linear(Tensor x, Weight weight, Tensor bias, Epilogue epilogue, Tensor y, int column) {
     switch (weight) {
-      case Weight.Dense(Parameter parameter) ->
-          dense(x, parameter.compute(), bias, epilogue, y, column);
-      case Weight.Masked(Parameter parameter) ->
-          dense(x, parameter.compute(), bias, epilogue, y, column);
+      case Weight.Trainable trainable ->
+          dense(x, trainable.parameter().compute(), bias, epilogue, y, column);
       case Weight.Compressed compressed ->
           sparse(x, (PackedSparseWeight) compressed.packed(), bias, epilogue, y, column);
       case Weight.Hybrid hybrid -> {
@@ -143,15 +140,7 @@ final class CpuProducts {
       Tensor dBias,
       Tensor dX,
       boolean addToInput) {
-    Tensor value =
-        switch (weight) {
-          case Weight.Dense(Parameter parameter) -> parameter.compute();
-          case Weight.Masked(Parameter parameter) -> parameter.compute();
-          case Weight.Compressed compressed ->
-              throw new IllegalArgumentException(compressed.name() + " is for inference only");
-          case Weight.Hybrid hybrid ->
-              throw new IllegalArgumentException(hybrid.name() + " is for inference only");
-        };
+    Tensor value = ((Weight.Trainable) weight).parameter().compute();
     int tokens = (int) x.extent(0);
     int in = (int) value.extent(1);
     int out = (int) value.extent(0);

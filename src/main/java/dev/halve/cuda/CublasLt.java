@@ -285,7 +285,7 @@ final class CublasLt implements AutoCloseable {
                 WORKSPACE_BYTES,
                 stream);
       } catch (Throwable thrown) {
-        throw unexpected(thrown);
+        throw NativeLibrary.unexpected(thrown);
       }
     }
 
@@ -326,7 +326,7 @@ final class CublasLt implements AutoCloseable {
     try {
       check(name, call.status());
     } catch (Throwable thrown) {
-      throw unexpected(thrown);
+      throw NativeLibrary.unexpected(thrown);
     }
   }
 
@@ -336,13 +336,5 @@ final class CublasLt implements AutoCloseable {
       check(name, () -> call.status(out.address()));
       return out.get(JAVA_LONG, 0);
     }
-  }
-
-  private static RuntimeException unexpected(Throwable thrown) {
-    return switch (thrown) {
-      case RuntimeException exception -> exception;
-      case Error error -> throw error;
-      default -> new IllegalStateException(thrown);
-    };
   }
 }

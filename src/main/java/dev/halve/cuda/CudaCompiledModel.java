@@ -380,12 +380,7 @@ final class CudaCompiledModel implements CompiledModel {
 
   @Override
   public Tensor run(PackedBatch batch) {
-    if (batch.tokens() > maxTokens || batch.rows() > maxRows) {
-      throw new HalveException(
-          "a batch of %d tokens in %d rows; the model was compiled for %d in %d"
-              .formatted(batch.tokens(), batch.rows(), maxTokens, maxRows));
-    }
-    batch.check(config);
+    batch.check(config, maxTokens, maxRows);
     context.makeCurrent();
     Bucket bucket = bucket(batch);
     fill(batch, bucket);

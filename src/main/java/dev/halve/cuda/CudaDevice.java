@@ -254,10 +254,8 @@ final class CudaDevice implements Device {
     long from = address(y) + 2L * column;
     Activations activations = new Activations(address(x), tokens, 0, from, pitch);
     switch (weight) {
-      case Weight.Dense(Parameter parameter) ->
-          dense(activations, parameter, bias, out, in, gelu, CudaTraining.isFloat(y));
-      case Weight.Masked(Parameter parameter) ->
-          dense(activations, parameter, bias, out, in, gelu, CudaTraining.isFloat(y));
+      case Weight.Trainable trainable ->
+          dense(activations, trainable.parameter(), bias, out, in, gelu, CudaTraining.isFloat(y));
       case Weight.Compressed compressed -> {
         long wide = biasScratch.take(4L * out);
         operations.toFloat(wide, address(bias), out);
@@ -419,7 +417,7 @@ final class CudaDevice implements Device {
       Tensor dX,
       boolean addToInput) {
     context.makeCurrent();
-    Parameter parameter = trained(weight);
+    Parameter parameter = ((Weight.Trainable) weight).parameter();
     if (CudaTraining.isFloat(dY)) {
       trainingOperations.headBackward(x, parameter, dY, dWeight, dBias, dX);
       return;
@@ -445,17 +443,6 @@ final class CudaDevice implements Device {
         extent(dY, 1));
   }
 
-  private static Parameter trained(Weight weight) {
-    return switch (weight) {
-      case Weight.Dense(Parameter dense) -> dense;
-      case Weight.Masked(Parameter masked) -> masked;
-      case Weight.Compressed compressed ->
-          throw new IllegalArgumentException(compressed.name() + " is for inference only");
-      case Weight.Hybrid hybrid ->
-          throw new IllegalArgumentException(hybrid.name() + " is for inference only");
-    };
-  }
-
   @Override
   public void geluBackward(Tensor x, Tensor dY, Tensor dX, Tensor dBias) {
     context.makeCurrent();
@@ -466,7 +453,7 @@ final class CudaDevice implements Device {
   @Override
   public void linearGelu(Tensor x, Weight weight, Tensor bias, Tensor inner, Tensor y) {
     context.makeCurrent();
-    Parameter parameter = trained(weight);
+    Parameter parameter = ((Weight.Trainable) weight).parameter();
     int out = extent(inner, 1);
     geluGemm.run(
         new GeluGemm.Operands(
@@ -497,7 +484,7 @@ final class CudaDevice implements Device {
       Tensor dInner,
       Tensor dInnerBias) {
     context.makeCurrent();
-    Parameter parameter = trained(weight);
+    Parameter parameter = ((Weight.Trainable) weight).parameter();
     Product product = product(activated, parameter, dY, 0);
     GeluGemm.Operands operands =
         new GeluGemm.Operands(

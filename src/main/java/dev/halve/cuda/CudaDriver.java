@@ -118,7 +118,7 @@ final class CudaDriver {
     try {
       return (int) INIT.invokeExact(0);
     } catch (Throwable thrown) {
-      throw unexpected(thrown);
+      throw NativeLibrary.unexpected(thrown);
     }
   }
 
@@ -206,7 +206,7 @@ final class CudaDriver {
       checkStatus("cuMemAllocAsync", status);
       return address.get(JAVA_LONG, 0);
     } catch (Throwable thrown) {
-      throw unexpected(thrown);
+      throw NativeLibrary.unexpected(thrown);
     }
   }
 
@@ -362,7 +362,7 @@ final class CudaDriver {
       status =
           (int) LAUNCH_KERNEL.invokeExact(config.address(), function, parameters.address(), 0L);
     } catch (Throwable thrown) {
-      throw unexpected(thrown);
+      throw NativeLibrary.unexpected(thrown);
     }
     if (status != 0) {
       checkStatus("the launch of " + name, status);
@@ -447,7 +447,7 @@ final class CudaDriver {
           ? pointer.get(ADDRESS, 0).reinterpret(512).getString(0)
           : "status " + status;
     } catch (Throwable thrown) {
-      throw unexpected(thrown);
+      throw NativeLibrary.unexpected(thrown);
     }
   }
 
@@ -491,7 +491,7 @@ final class CudaDriver {
     try {
       status = call.status();
     } catch (Throwable thrown) {
-      throw unexpected(thrown);
+      throw NativeLibrary.unexpected(thrown);
     }
     checkStatus(name, status);
   }
@@ -506,13 +506,5 @@ final class CudaDriver {
       check(name, () -> call.status(out.address()));
       return out.get(JAVA_LONG, 0);
     }
-  }
-
-  private static RuntimeException unexpected(Throwable thrown) {
-    return switch (thrown) {
-      case RuntimeException exception -> exception;
-      case Error error -> throw error;
-      default -> new IllegalStateException(thrown);
-    };
   }
 }

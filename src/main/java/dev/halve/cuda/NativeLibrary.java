@@ -113,4 +113,13 @@ final class NativeLibrary {
             Linker.nativeLinker().downcallHandle(symbol, FunctionDescriptor.of(JAVA_INT, layouts)))
         .orElse(null);
   }
+
+  /** What to throw for what a method handle threw, which declares no type. */
+  static RuntimeException unexpected(Throwable thrown) {
+    return switch (thrown) {
+      case RuntimeException exception -> exception;
+      case Error error -> throw error;
+      default -> new IllegalStateException(thrown);
+    };
+  }
 }

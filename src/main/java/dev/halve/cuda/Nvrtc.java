@@ -90,7 +90,7 @@ final class Nvrtc {
           (int) VERSION.invokeExact(parts.address(), parts.address() + Integer.BYTES));
       return parts.getAtIndex(JAVA_INT, 0) * 1000 + parts.getAtIndex(JAVA_INT, 1) * 10;
     } catch (Throwable thrown) {
-      throw unexpected(thrown);
+      throw NativeLibrary.unexpected(thrown);
     }
   }
 
@@ -131,7 +131,7 @@ final class Nvrtc {
         check("nvrtcDestroyProgram", (int) DESTROY.invokeExact(out.address()));
       }
     } catch (Throwable thrown) {
-      throw unexpected(thrown);
+      throw NativeLibrary.unexpected(thrown);
     }
   }
 
@@ -161,13 +161,5 @@ final class Nvrtc {
     if (status != 0) {
       throw new HalveException(call + " failed with NVRTC status " + status);
     }
-  }
-
-  private static RuntimeException unexpected(Throwable thrown) {
-    return switch (thrown) {
-      case RuntimeException exception -> exception;
-      case Error error -> throw error;
-      default -> new IllegalStateException(thrown);
-    };
   }
 }

@@ -44,13 +44,9 @@ final class TrainingProducts implements AutoCloseable {
     return parameter(linears.getFirst()) != null;
   }
 
-  /** A dense weight's parameter, or null. */
+  /** The weight's parameter; null where it is for inference only. */
   static Parameter parameter(Linear linear) {
-    return switch (linear.weight()) {
-      case Weight.Dense(Parameter parameter) -> parameter;
-      case Weight.Masked(Parameter parameter) -> parameter;
-      case Weight.Compressed _, Weight.Hybrid _ -> null;
-    };
+    return linear.weight() instanceof Weight.Trainable trainable ? trainable.parameter() : null;
   }
 
   private static boolean follows(Parameter here, Parameter next) {

@@ -138,19 +138,15 @@ public final class Linear implements Sparsifiable, AutoCloseable {
   }
 
   void eachWeight(Consumer<Parameter> action) {
-    switch (weight) {
-      case Weight.Dense(Parameter parameter) -> action.accept(parameter);
-      case Weight.Masked(Parameter parameter) -> action.accept(parameter);
-      case Weight.Compressed compressed -> {}
-      case Weight.Hybrid hybrid -> {}
+    if (weight instanceof Weight.Trainable trainable) {
+      action.accept(trainable.parameter());
     }
   }
 
   /** The dense weight's parameter. */
   private Parameter parameter() {
     return switch (weight) {
-      case Weight.Dense(Parameter parameter) -> parameter;
-      case Weight.Masked(Parameter parameter) -> parameter;
+      case Weight.Trainable trainable -> trainable.parameter();
       case Weight.Compressed _, Weight.Hybrid _ ->
           throw new HalveException(
               name
@@ -204,8 +200,7 @@ public final class Linear implements Sparsifiable, AutoCloseable {
 
   private void download(Weight part, Tensor host) {
     switch (part) {
-      case Weight.Dense(Parameter parameter) -> device.download(parameter.value(), host);
-      case Weight.Masked(Parameter parameter) -> device.download(parameter.value(), host);
+      case Weight.Trainable trainable -> device.download(trainable.parameter().value(), host);
       case Weight.Compressed compressed -> {
         try (Arena scratch = Arena.ofConfined()) {
           host.copyFrom(compressed.packed().unpack(scratch).decompress(scratch));
@@ -313,7 +308,7 @@ public final class Linear implements Sparsifiable, AutoCloseable {
    * else.
    */
   public void toDense() {
-    if (weight instanceof Weight.Dense || weight instanceof Weight.Masked) {
+    if (weight instanceof Weight.Trainable) {
       return;
     }
     Pool densePool = device.openPool();
@@ -335,8 +330,7 @@ public final class Linear implements Sparsifiable, AutoCloseable {
   private static long bytes(Weight weight) {
     return switch (weight) {
       case Weight.Hybrid hybrid -> hybrid.parts().stream().mapToLong(Linear::bytes).sum();
-      case Weight.Dense(Parameter parameter) -> parameter.compute().bytes();
-      case Weight.Masked(Parameter parameter) -> parameter.compute().bytes();
+      case Weight.Trainable trainable -> trainable.parameter().compute().bytes();
       case Weight.Compressed compressed -> compressed.packed().bytes();
     };
   }

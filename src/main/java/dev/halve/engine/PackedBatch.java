@@ -79,6 +79,21 @@ public record PackedBatch(int[] tokenIds, int[] typeIds, int[] rowOffsets) {
     }
   }
 
+  /**
+   * Checks the batch against a compiled model.
+   *
+   * @throws HalveException as {@link #check(BertConfig)}, or if there are more tokens or rows than
+   *     the model was compiled for
+   */
+  public void check(BertConfig config, int maxTokens, int maxRows) {
+    if (tokens() > maxTokens || rows() > maxRows) {
+      throw new HalveException(
+          "the batch has %d tokens in %d rows; the model is compiled for %d tokens in %d rows"
+              .formatted(tokens(), rows(), maxTokens, maxRows));
+    }
+    check(config);
+  }
+
   /** Without branches, so that the compiler vectorises it: it runs before every forward pass. */
   private static boolean outside(int[] values, int bound) {
     int outside = 0;

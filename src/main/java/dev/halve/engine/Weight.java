@@ -7,24 +7,24 @@ import java.util.List;
 public sealed interface Weight {
   Shape shape();
 
-  /** All elements, trainable. */
-  record Dense(Parameter parameter) implements Weight {
+  /** All elements of a parameter: what products read as a dense weight, and training changes. */
+  sealed interface Trainable extends Weight {
+    Parameter parameter();
+
     @Override
-    public Shape shape() {
-      return parameter.value().shape();
+    default Shape shape() {
+      return parameter().value().shape();
     }
   }
 
+  /** A weight without a mask. */
+  record Dense(Parameter parameter) implements Trainable {}
+
   /**
    * A dense weight under a mask, for training: the parameter's {@code mask} is set, and its masked
-   * elements are zero at every step, so that a product reads it as a dense weight.
+   * elements are zero at every step.
    */
-  record Masked(Parameter parameter) implements Weight {
-    @Override
-    public Shape shape() {
-      return parameter.value().shape();
-    }
-  }
+  record Masked(Parameter parameter) implements Trainable {}
 
   /**
    * A 2:4 weight for inference, held only in the device's own packing.

@@ -76,15 +76,6 @@ public final class Workspace implements AutoCloseable {
     used = 0;
   }
 
-  /** Bytes held from the device, in use or not. */
-  public long heldBytes() {
-    long held = 0;
-    for (Tensor each : chunks) {
-      held += each.bytes();
-    }
-    return held;
-  }
-
   @Override
   public void close() {
     pool.close();
