@@ -1,7 +1,6 @@
 package dev.halve.engine;
 
 import static org.assertj.core.api.Assertions.assertThat;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import dev.halve.core.DType;
 import dev.halve.core.Tensor;
@@ -28,13 +27,7 @@ class GpuTrainingTest {
 
   @BeforeAll
   static void open() {
-    var found = Devices.discover().stream().filter(each -> each.name().startsWith("cuda")).toList();
-    boolean available =
-        found.stream().anyMatch(each -> each.name().equals("cuda:0") && each.available());
-    assumeTrue(
-        available,
-        () -> "no GPU: " + (found.isEmpty() ? "no CUDA" : found.getFirst().description()));
-    gpu = Devices.openForTraining("cuda:0");
+    gpu = TrainingGpu.open();
     cpu = Devices.open("cpu");
   }
 

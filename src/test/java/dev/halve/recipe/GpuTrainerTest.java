@@ -2,7 +2,6 @@ package dev.halve.recipe;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import dev.halve.core.sparsify.WeightNormSparsifier;
 import dev.halve.engine.BertConfig;
@@ -10,6 +9,7 @@ import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
 import dev.halve.engine.PretrainedModel;
+import dev.halve.engine.TrainingGpu;
 import dev.halve.report.LossCurve;
 import java.nio.file.Path;
 import java.util.List;
@@ -31,13 +31,7 @@ class GpuTrainerTest {
 
   @BeforeAll
   static void open() {
-    var found = Devices.discover().stream().filter(each -> each.name().startsWith("cuda")).toList();
-    boolean available =
-        found.stream().anyMatch(each -> each.name().equals("cuda:0") && each.available());
-    assumeTrue(
-        available,
-        () -> "no GPU: " + (found.isEmpty() ? "no CUDA" : found.getFirst().description()));
-    gpu = Devices.openForTraining("cuda:0");
+    gpu = TrainingGpu.open();
     cpu = Devices.open("cpu");
   }
 
@@ -138,26 +132,6 @@ class GpuTrainerTest {
       new Trainer(model, rows, settings, state).run("train", Progress.NONE, kept -> {});
       TinyModel.bytes(model)
           .forEach((name, bytes) -> assertThat(bytes).as(name).isEqualTo(straight.get(name)));
-    }
-  }
-
-  /** Asks to stop once a step is over. */
-  private static final class StopAfter implements Progress {
-    private final int step;
-    private long done;
-
-    StopAfter(int step) {
-      this.step = step;
-    }
-
-    @Override
-    public void advance(long done, double perSecond, String detail) {
-      this.done = done;
-    }
-
-    @Override
-    public boolean stopRequested() {
-      return done >= step;
     }
   }
 }

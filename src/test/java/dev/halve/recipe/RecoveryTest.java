@@ -206,7 +206,7 @@ class RecoveryTest {
             assertThatThrownBy(() ->
                     trainer.run(
                         "train",
-                        new StopAtStep(stopAt),
+                        new StopAfter(stopAt),
                         kept -> Checkpoint.write(file, model, kept)))
                 .isInstanceOf(StoppedException.class);
           }
@@ -229,26 +229,6 @@ class RecoveryTest {
     }
     for (Map<String, byte[]> end : ends.subList(1, ends.size())) {
       end.forEach((name, bytes) -> assertThat(bytes).as(name).isEqualTo(ends.get(0).get(name)));
-    }
-  }
-
-  /** Asks to stop once a step is over. */
-  private static final class StopAtStep implements Progress {
-    private final int step;
-    private long done;
-
-    StopAtStep(int step) {
-      this.step = step;
-    }
-
-    @Override
-    public void advance(long done, double perSecond, String detail) {
-      this.done = done;
-    }
-
-    @Override
-    public boolean stopRequested() {
-      return done >= step;
     }
   }
 

@@ -239,22 +239,6 @@ class TrainerTest {
     }
   }
 
-  private record StopAfter(int steps, int[] taken) implements Progress {
-    StopAfter(int steps) {
-      this(steps, new int[1]);
-    }
-
-    @Override
-    public void advance(long done, double perSecond, String detail) {
-      taken[0] = (int) done;
-    }
-
-    @Override
-    public boolean stopRequested() {
-      return taken[0] >= steps;
-    }
-  }
-
   @ParameterizedTest
   @ValueSource(ints = {1, 2, 3, 4, 7, 12})
   void aResumedTrainingEndsWithTheSameBits(int stopAt) {
