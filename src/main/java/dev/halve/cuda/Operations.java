@@ -58,9 +58,7 @@ final class Operations {
   void embeddingsLayerNorm(
       long out, Ids ids, long word, long position, long type, Norm norm, int tokens, int hidden) {
     Kernel kernel = hiddenKernel("layer_norm.cu", "embeddings_layer_norm", hidden);
-    launch
-        // It follows a copy, which programmatic launches do not wait for.
-        .of(kernel, Math.min(kernel.blocks(), Math.ceilDiv(tokens, 4)), 1, 1, kernel.threads(), 0)
+    afterCopy(kernel, tokens)
         .with(out)
         .with(ids.tokenIds)
         .with(ids.positions)
@@ -87,9 +85,7 @@ final class Operations {
       int tokens,
       int hidden) {
     Kernel kernel = hiddenKernel("layer_norm.cu", "embeddings_norms", hidden);
-    launch
-        // It follows a copy, which programmatic launches do not wait for.
-        .of(kernel, Math.min(kernel.blocks(), Math.ceilDiv(tokens, 4)), 1, 1, kernel.threads(), 0)
+    afterCopy(kernel, tokens)
         .with(out)
         .with(norms)
         .with(ids.tokenIds)
@@ -333,7 +329,12 @@ final class Operations {
   }
 
   private KernelLaunch perToken(Kernel kernel, int tokens) {
+    return afterCopy(kernel, tokens).overlapping(overlap);
+  }
+
+  /** A programmatic launch would not wait for the copy. */
+  private KernelLaunch afterCopy(Kernel kernel, int tokens) {
     int blocks = Math.min(kernel.blocks(), Math.ceilDiv(tokens, 4));
-    return launch.of(kernel, blocks, 1, 1, kernel.threads(), 0).overlapping(overlap);
+    return launch.of(kernel, blocks, 1, 1, kernel.threads(), 0);
   }
 }

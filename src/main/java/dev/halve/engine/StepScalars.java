@@ -2,7 +2,7 @@ package dev.halve.engine;
 
 /**
  * The numbers that change from one training step to the next. Recorded operations read them from
- * the device's memory ({@link Device#replay}).
+ * the device's memory ({@link Replay}).
  *
  * @param seed of the step's dropout
  * @param optimizer with the learning rate of the step
