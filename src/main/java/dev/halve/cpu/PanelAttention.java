@@ -115,7 +115,7 @@ final class PanelAttention {
 
   /** The results of some queries take their place. */
   private void stripe(long stripe, long pitch, int width, int count) {
-    DenseTiles tiles = kernels.attention()[width - 1];
+    DensePanelKernels products = kernels.attention()[width - 1];
     long row = width * kernels.lanes() * (long) Float.BYTES;
     int blocks = (count + BLOCK - 1) / BLOCK;
     for (int block = 0; block < blocks; block++) {
@@ -123,12 +123,12 @@ final class PanelAttention {
       int length = (block + 1) * count / blocks - begin;
       long at = begin * (long) Float.BYTES;
       long to = block == 0 ? result : part;
-      tiles.run(length, keys + at, Float.BYTES, pitch, stripe, pitch, scores, row, headSize);
+      products.run(length, keys + at, Float.BYTES, pitch, stripe, pitch, scores, row, headSize);
       for (long column = 0; column < row; column += VECTOR_BYTES) {
         long sum = to + headSize * row + column;
         softmax(scores + column, row, length, scale, block == 0, greatest + column, sum);
       }
-      tiles.run(headSize, values + at, pitch, Float.BYTES, scores, row, to, row, length);
+      products.run(headSize, values + at, pitch, Float.BYTES, scores, row, to, row, length);
       if (block > 0) {
         for (long column = 0; column < row; column += VECTOR_BYTES) {
           add(part + column, result + column, scores + length * row + column, row, headSize + 1);

@@ -17,7 +17,7 @@ record PanelKernels(
     int lanes,
     SparsePanelKernel[] sparse,
     DenseTile[] dense,
-    DenseTiles[] attention,
+    DensePanelKernels[] attention,
     TransposeKernel transpose) {
   static PanelKernels compile(int lanes) {
     // With AVX-512 there are 32 registers, otherwise 16.
@@ -81,11 +81,12 @@ record PanelKernels(
   }
 
   /** Three vectors by four rows: twelve sums, three inputs and a factor fill 16 registers. */
-  private static DenseTiles[] attention(BiFunction<Integer, Integer, DensePanelKernel> compiler) {
+  private static DensePanelKernels[] attention(
+      BiFunction<Integer, Integer, DensePanelKernel> compiler) {
     return IntStream.rangeClosed(1, PanelAttention.STRIPE)
         .mapToObj(vectors ->
-            DenseTiles.compile(vectors == 1 ? 8 : 4, rows -> compiler.apply(vectors, rows)))
-        .toArray(DenseTiles[]::new);
+            DensePanelKernels.compile(vectors == 1 ? 8 : 4, rows -> compiler.apply(vectors, rows)))
+        .toArray(DensePanelKernels[]::new);
   }
 
   private static <T> T[] byWidth(int most, IntFunction<T[]> array, IntFunction<T> compiler) {

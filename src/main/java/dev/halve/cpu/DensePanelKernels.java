@@ -6,11 +6,11 @@ import java.util.stream.IntStream;
 /**
  * The kernels of tiles of one width, for several row counts, the most first and a single row last.
  */
-record DenseTiles(int[] rows, DensePanelKernel[] kernels) {
+record DensePanelKernels(int[] rows, DensePanelKernel[] kernels) {
   /** Compiles a kernel for {@code mostRows} and for every power of two below it. */
-  static DenseTiles compile(int mostRows, IntFunction<DensePanelKernel> compiler) {
+  static DensePanelKernels compile(int mostRows, IntFunction<DensePanelKernel> compiler) {
     int[] rows = IntStream.iterate(mostRows, r -> r > 0, r -> r / 2).toArray();
-    return new DenseTiles(
+    return new DensePanelKernels(
         rows, IntStream.of(rows).mapToObj(compiler).toArray(DensePanelKernel[]::new));
   }
 
