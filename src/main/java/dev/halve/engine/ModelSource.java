@@ -2,8 +2,8 @@ package dev.halve.engine;
 
 import dev.halve.core.HalveException;
 import dev.halve.core.Shape;
-import dev.halve.core.io.Download;
-import dev.halve.core.io.HuggingFaceHub;
+import dev.halve.core.download.Download;
+import dev.halve.core.download.HuggingFaceHub;
 import dev.halve.core.io.Json;
 import dev.halve.core.io.OnnxWeights;
 import dev.halve.core.io.Safetensors;

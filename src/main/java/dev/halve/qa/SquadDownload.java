@@ -1,7 +1,7 @@
 package dev.halve.qa;
 
+import dev.halve.core.download.Download;
 import dev.halve.core.io.CacheFolder;
-import dev.halve.core.io.Download;
 import java.net.URI;
 import java.nio.file.Path;
 

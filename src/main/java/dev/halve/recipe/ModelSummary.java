@@ -4,7 +4,7 @@ import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
-import dev.halve.core.io.HuggingFaceHub;
+import dev.halve.core.download.HuggingFaceHub;
 import dev.halve.core.io.HybridLayout;
 import dev.halve.core.io.OnnxWeights;
 import dev.halve.core.io.Safetensors;

@@ -1,7 +1,7 @@
 package dev.halve.recipe;
 
 import dev.halve.core.HalveException;
-import dev.halve.core.io.Download;
+import dev.halve.core.download.Download;
 import dev.halve.qa.SquadDataset;
 import dev.halve.qa.SquadDownload;
 import dev.halve.qa.SyntheticSquad;

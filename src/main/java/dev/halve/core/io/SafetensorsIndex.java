@@ -7,11 +7,11 @@ import java.util.SequencedMap;
 import tools.jackson.databind.JsonNode;
 
 /** The index of a sharded model: which file of its folder has which tensor. */
-final class SafetensorsIndex {
+public final class SafetensorsIndex {
   private SafetensorsIndex() {}
 
   /** Tensor names and the shard file of each. */
-  static SequencedMap<String, String> read(Path index) {
+  public static SequencedMap<String, String> read(Path index) {
     JsonNode map = Json.read(index).path("weight_map");
     if (!map.isObject()) {
       throw new HalveException(index + ": no object named 'weight_map' in this index");

@@ -1,4 +1,4 @@
-package dev.halve.core.io;
+package dev.halve.core.download;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;

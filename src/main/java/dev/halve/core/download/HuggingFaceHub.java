@@ -1,6 +1,9 @@
-package dev.halve.core.io;
+package dev.halve.core.download;
 
 import dev.halve.core.HalveException;
+import dev.halve.core.io.AtomicFile;
+import dev.halve.core.io.Json;
+import dev.halve.core.io.SafetensorsIndex;
 import java.io.IOException;
 import java.net.URI;
 import java.net.URLEncoder;

@@ -1,4 +1,4 @@
-package dev.halve.core.io;
+package dev.halve.core.download;
 
 import dev.halve.core.HalveException;
 import java.io.IOException;
