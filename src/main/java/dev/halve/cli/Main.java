@@ -75,9 +75,11 @@ public final class Main implements Callable<Integer> {
       usageHelp = true,
       scope = ScopeType.INHERIT,
       description = "Print this help.")
+  @SuppressWarnings("unused") // picocli acts on it
   private boolean help;
 
   @Option(names = "--version", versionHelp = true, description = "Print the version.")
+  @SuppressWarnings("unused") // picocli acts on it
   private boolean version;
 
   Main(Console console, Interruption interruption) {

@@ -148,7 +148,7 @@ final class CompiledEncoder implements CompiledModel {
   /** Panels of all tokens, and the vector beyond them that attention may read. */
   private long panels(int features) {
     int lanes = kernels.lanes();
-    return floats((maxTokens + lanes - 1) / lanes * lanes + 1L, features + (long) lanes);
+    return floats((maxTokens + lanes - 1L) / lanes * lanes + 1, features + (long) lanes);
   }
 
   private long copy(Parameter parameter) {

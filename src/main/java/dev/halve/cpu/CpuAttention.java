@@ -80,7 +80,7 @@ final class CpuAttention {
         q + 8L * hidden,
         3 * hidden,
         0,
-        out.segment().address() + 4 * ((long) first * hidden + head * headSize),
+        out.segment().address() + 4 * ((long) first * hidden + (long) head * headSize),
         hidden);
   }
 
@@ -93,8 +93,8 @@ final class CpuAttention {
     long q = address(first, head);
     long k = q + 4L * hidden;
     long v = q + 8L * hidden;
-    long o = 4 * ((long) first * hidden + head * headSize);
-    long dQ = dQkv.segment().address() + 4 * ((long) first * 3 * hidden + head * headSize);
+    long o = 4 * ((long) first * hidden + (long) head * headSize);
+    long dQ = dQkv.segment().address() + 4 * ((long) first * 3 * hidden + (long) head * headSize);
     long dK = dQ + 4L * hidden;
     long dV = dQ + 8L * hidden;
     int pitch = 3 * hidden;
@@ -113,7 +113,7 @@ final class CpuAttention {
   }
 
   private long address(int token, int head) {
-    return qkv.segment().address() + 4 * ((long) token * 3 * hidden + head * headSize);
+    return qkv.segment().address() + 4 * ((long) token * 3 * hidden + (long) head * headSize);
   }
 
   /**

@@ -65,12 +65,12 @@ final class PanelAttention {
 
   /** Memory that an instance needs, aligned to a cache line. */
   static long bytes(PanelKernels kernels, int headSize, int mostKeys) {
-    return 3 * headSize * pitch(kernels.lanes(), mostKeys)
+    return 3L * headSize * pitch(kernels.lanes(), mostKeys)
         + (BLOCK + 2 + 2 * (headSize + 1L)) * stripeBytes(kernels);
   }
 
   private static long stripeBytes(PanelKernels kernels) {
-    return STRIPE * kernels.lanes() * (long) Float.BYTES;
+    return (long) STRIPE * kernels.lanes() * Float.BYTES;
   }
 
   /** A vector more than the tokens need: copies go on to the end of their last one. */
@@ -116,7 +116,7 @@ final class PanelAttention {
   /** The results of some queries take their place. */
   private void stripe(long stripe, long pitch, int width, int count) {
     DensePanelKernels products = kernels.attention()[width - 1];
-    long row = width * kernels.lanes() * (long) Float.BYTES;
+    long row = (long) width * kernels.lanes() * Float.BYTES;
     int blocks = (count + BLOCK - 1) / BLOCK;
     for (int block = 0; block < blocks; block++) {
       int begin = block * count / blocks;
@@ -231,7 +231,7 @@ final class PanelAttention {
       source += (token - panels.firstToken(panel)) * (long) Float.BYTES;
       long target = to + (token - first) * (long) Float.BYTES;
       for (int i = 0; i < headSize; i++) {
-        for (long at = 0; at < (end - token) * (long) Float.BYTES; at += LANES * Float.BYTES) {
+        for (long at = 0; at < (end - token) * (long) Float.BYTES; at += VECTOR_BYTES) {
           Memory.setVector(target + i * toPitch + at, Memory.vector(source + i * pitch + at));
         }
       }

@@ -14,7 +14,7 @@ final class ScalarPanels {
       for (int row = 0; row < PackedSparseWeight.BLOCK; row++) {
         for (int step = 0; step < blocks; step++) {
           long block = weight + step * PackedSparseWeight.BLOCK_BYTES;
-          long inputs = x + step * PackedSparseWeight.BLOCK * pitch;
+          long inputs = x + (long) step * PackedSparseWeight.BLOCK * pitch;
           int indices = Memory.getInt(block + row * (long) Integer.BYTES);
           for (int n = 0; n < PackedSparseWeight.NONZEROS; n++) {
             int column = indices >>> PackedSparseWeight.INDEX_BITS * n & 0xF;

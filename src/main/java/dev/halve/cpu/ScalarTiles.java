@@ -18,9 +18,9 @@ final class ScalarTiles {
             long inputs = x + token * xPitch + step * (long) PackedSparseWeight.BLOCK * Float.BYTES;
             int indices = Memory.getInt(block + row * (long) Integer.BYTES);
             for (int n = 0; n < PackedSparseWeight.NONZEROS; n++) {
-              long column = indices >>> PackedSparseWeight.INDEX_BITS * n & 0xF;
+              int column = indices >>> PackedSparseWeight.INDEX_BITS * n & 0xF;
               float value = Memory.getFloat(block + PackedSparseWeight.valueOffset(n, row));
-              sum = Math.fma(Memory.getFloat(inputs + column * Float.BYTES), value, sum);
+              sum = Math.fma(Memory.getFloat(inputs + column * (long) Float.BYTES), value, sum);
             }
           }
           Memory.setFloat(y + token * yPitch + row * (long) Float.BYTES, sum);

@@ -212,7 +212,7 @@ final class CudaAdamW {
   }
 
   private List<Parameter> weightsFirst(List<Parameter> parameters) {
-    return parameters.stream().sorted(Comparator.comparing(each -> -leaves(each))).toList();
+    return parameters.stream().sorted(Comparator.comparingLong(each -> -leaves(each))).toList();
   }
 
   private long leaves(Parameter parameter) {

@@ -113,7 +113,7 @@ public record MaskSettings(
       case CUBIC -> new SparsitySchedule.Cubic(0, level, 0, every, updates);
       case LINEAR ->
           new SparsitySchedule.Lambda(
-              level, step -> Math.min(1, (double) (step / every) / updates));
+              level, step -> Math.min(1, Math.floorDiv(step, every) / (double) updates));
     };
   }
 

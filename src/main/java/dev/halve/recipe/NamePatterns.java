@@ -38,7 +38,8 @@ final class NamePatterns {
 
   private static Pattern glob(String name) {
     StringBuilder regex = new StringBuilder();
-    for (char c : name.toCharArray()) {
+    for (int i = 0; i < name.length(); i++) {
+      char c = name.charAt(i);
       switch (c) {
         case '*' -> regex.append(".*");
         case '?' -> regex.append('.');

@@ -58,12 +58,12 @@ final class RunFile {
   private static RunFile resumed(Path file, JsonNode content, JsonNode now) {
     JsonNode was = content.path("settings");
     String differences = TrainingRun.differences(comparable(was), comparable(now));
-    if (!differences.isEmpty() || !(content instanceof ObjectNode)) {
+    if (!differences.isEmpty() || !(content instanceof ObjectNode run)) {
       throw new HalveException(
           "%s holds a run with other settings (%s); give the same, or name another folder"
               .formatted(file.getParent(), differences));
     }
-    return new RunFile(file, (ObjectNode) content);
+    return new RunFile(file, run);
   }
 
   /** How often checkpoints are made does not matter. */

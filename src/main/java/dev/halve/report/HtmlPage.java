@@ -208,7 +208,7 @@ final class HtmlPage {
         results.layers().stream().map(layer -> place(layer.name())[1]).distinct().toList();
     for (LayerSparsity layer : results.layers()) {
       String[] place = place(layer.name());
-      byLayer.computeIfAbsent(place[0], unused -> new LinkedHashMap<>()).put(place[1], layer);
+      byLayer.computeIfAbsent(place[0], _ -> new LinkedHashMap<>()).put(place[1], layer);
     }
     page.append("<div class=\"scroll\"><table class=\"layers\">\n<thead><tr><th>Layer</th>");
     modules.forEach(module -> page.append("<th>").append(shortName(module)).append("</th>"));

@@ -60,7 +60,7 @@ final class LossFigure {
       svg.append(
           "<text x=\"%s\" y=\"%d\" text-anchor=\"%s\">%s</text>\n"
               .formatted(
-                  number(x(step)),
+                  number(x((double) step)),
                   HEIGHT - BOTTOM + 20,
                   tick == TICKS ? "end" : "middle",
                   Numbers.count(step)));

@@ -27,8 +27,8 @@ public record SensitivityRanking(
   public SensitivityRanking {
     Comparator<SensitivityRow> mildest =
         questions > 0
-            ? Comparator.comparing(SensitivityRow::loss)
-            : Comparator.comparing(SensitivityRow::reconstructionError);
+            ? Comparator.comparingDouble(SensitivityRow::loss)
+            : Comparator.comparingDouble(SensitivityRow::reconstructionError);
     layers = layers.stream().sorted(mildest.reversed()).toList();
   }
 

@@ -29,7 +29,7 @@ public final class TorchReference {
   public static Tensor smallWeight(Arena arena, DType dtype, int rows, int columns, int seed) {
     Tensor weight = Tensor.allocate(arena, dtype, rows, columns);
     for (long i = 0; i < weight.elements(); i++) {
-      weight.setFloat(i, ((i * 7919 + seed) % 2039 + 1) * sign(i, seed));
+      weight.setFloat(i, (float) ((i * 7919 + seed) % 2039 + 1) * sign(i, seed));
     }
     return weight;
   }

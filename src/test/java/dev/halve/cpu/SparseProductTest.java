@@ -38,7 +38,7 @@ class SparseProductTest {
   }
 
   /** Kernels under a name for the test report: tiles, or panels where those are given. */
-  private record Named(String name, TileKernels tiles, PanelKernels panels) {
+  record Named(String name, TileKernels tiles, PanelKernels panels) {
     @Override
     public String toString() {
       return name;

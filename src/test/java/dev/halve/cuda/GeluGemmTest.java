@@ -108,7 +108,6 @@ class GeluGemmTest {
     Operand x = tensors.normal(0, 1, tokens, in);
     Operand weight = tensors.normal(0, 1 / Math.sqrt(in), in, out);
     Operand inner = tensors.normal(0, 1.5, tokens, out);
-    Operand biasBefore = tensors.normal(DType.F32, 0, 1, out);
     float[] transposed = new float[out * in];
     for (int i = 0; i < in * out; i++) {
       transposed[i % out * in + i / out] = weight.values()[i];

@@ -272,7 +272,7 @@ class GpuTrainingTest {
             checkStraightThrough(onGpu);
           }
           // Adam's first steps are of one size whatever the gradient's: compare what was learnt.
-          double learnt = 12 * 1e-3 * Math.sqrt(onCpu.value().elements());
+          double learnt = 12 * 1e-3 * Math.sqrt((double) onCpu.value().elements());
           assertThat(relativeError(host(gpu, onGpu.value()), onCpu.value().toFloatArray(), learnt))
               .as(onGpu.name())
               .isLessThan(0.2);

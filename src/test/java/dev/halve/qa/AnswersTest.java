@@ -164,7 +164,7 @@ class AnswersTest {
   private static List<Integer> sorted(float[] logits, int nBest) {
     return IntStream.range(0, logits.length)
         .boxed()
-        .sorted(Comparator.comparing(i -> -logits[i]))
+        .sorted(Comparator.comparingDouble(i -> -logits[i]))
         .limit(nBest)
         .toList();
   }

@@ -101,7 +101,7 @@ public record SparseSemiStructuredTensor(Shape shape, Tensor values, Tensor meta
     for (int i = 0; i < 4; i++) {
       nonzeros += dense.getFloat(row * dense.extent(1) + 4 * group + i) != 0 ? 1 : 0;
     }
-    return ("the weight %s is not 2:4: row %d, columns %d to %d hold %d nonzeros; prune it first")
+    return "the weight %s is not 2:4: row %d, columns %d to %d hold %d nonzeros; prune it first"
         .formatted(dense, row, 4 * group, 4 * group + 3, nonzeros);
   }
 

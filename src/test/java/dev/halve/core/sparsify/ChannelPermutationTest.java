@@ -83,7 +83,7 @@ class ChannelPermutationTest {
       List<Integer> larger = new ArrayList<>(group);
       larger.add(left.get(i));
       List<Integer> fewer = new ArrayList<>(left);
-      fewer.remove(i);
+      fewer.subList(i, i + 1).clear();
       most = Math.max(most, best(weight, larger, fewer));
     }
     return most;

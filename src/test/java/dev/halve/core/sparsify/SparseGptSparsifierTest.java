@@ -122,7 +122,7 @@ class SparseGptSparsifierTest {
     Tensor weight = gaussian(out, in);
     Tensor mask = Tensor.allocate(arena, DType.U8, out, in);
     try (InputMoments moments = new InputMoments(in)) {
-      moments.add(Gram.of(arena, correlated(2 * in, in)), 2 * in);
+      moments.add(Gram.of(arena, correlated(2 * in, in)), 2L * in);
       double[][] expected = definition(weight, damped(moments, 0.05), pattern);
       SparseGptSparsifier.prune(weight, mask, moments, pattern, 0.05);
       for (int row = 0; row < out; row++) {

@@ -61,7 +61,7 @@ class SparsityScheduleTest {
     try (Arena arena = Arena.ofConfined()) {
       Tensor weight = Tensor.allocate(arena, DType.F32, 16, 32);
       for (long i = 0; i < weight.elements(); i++) {
-        weight.setFloat(i, 1 + i * 37 % 101);
+        weight.setFloat(i, (float) (1 + i * 37 % 101));
       }
       HostLayer layer = new HostLayer(arena, "layer", weight);
       WeightNormSparsifier sparsifier = new WeightNormSparsifier(0, new BlockShape(1, 4), 2);
