@@ -221,6 +221,15 @@ struct Block {
   int again;           // whether this warpgroup's next block takes the same tiles
 };
 
+// Read by the lane that says when the buffer is free, so that no other lane's read has to be waited for.
+DEVICE Block from_first_lane(const Block *from) {
+  Block block = {};
+  if (threadIdx.x % 32 == 0) block = *from;
+  return {__shfl_sync(0xffffffffu, block.token, 0),  __shfl_sync(0xffffffffu, block.valid, 0),
+          __shfl_sync(0xffffffffu, block.length, 0), __shfl_sync(0xffffffffu, block.column, 0),
+          __shfl_sync(0xffffffffu, block.tile, 0),   __shfl_sync(0xffffffffu, block.again, 0)};
+}
+
 DEVICE void produce_queries(const TensorMap &qkv, u32 shared, Block *blocks, const Work &work) {
   Walk walk(work);
   wait_for_previous_kernel();
@@ -570,8 +579,8 @@ DEVICE void consume(element *out, u32 shared, const Block *blocks, int heads, fl
   while (true) {
     const int slot = queries.slot * WARPGROUPS + warpgroup;
     const u32 buffer = shared + QUERIES_AT + slot * QUERY_BYTES;
-    const Block &block = blocks[slot];
     barrier_wait(shared + QUERIES_FULL + 8 * slot, queries.phase);
+    const Block block = from_first_lane(blocks + slot);
     consumer.skip_to(block.tile);
     const int length = block.length;
     if (length == 0) break;
