@@ -458,10 +458,10 @@ final class CudaCompiledModel implements CompiledModel {
     CudaDriver.copyToDevice(
         ids, pinnedIds.segment().address(), idBytes(tokens, bucket.rows), stream);
     Ids batch = new Ids(ids, ids + 8L * tokens, ids + 4L * tokens);
+    Norm norm = null; // of the sums in x
     if (foldsNorms) {
       operations.embeddingsNorms(
           x, xNorms, batch, word, position, type, embeddingsNorm.epsilon(), tokens, hidden);
-      Norm norm = null;
       for (Layer layer : layers) {
         if (norm != null) {
           operations.tokenNorms(xNorms, moments, norm.epsilon(), tokens, hidden);
@@ -469,7 +469,6 @@ final class CudaCompiledModel implements CompiledModel {
         forwardFolded(layer, bucket);
         norm = layer.outputNorm;
       }
-      finish(norm == null ? embeddingsNorm : norm, tokens);
     } else {
       operations.embeddingsLayerNorm(
           projection == null ? x : wide,
@@ -484,15 +483,19 @@ final class CudaCompiledModel implements CompiledModel {
         multiply(projection, wide, 0, x, bucket, false);
       }
       for (Layer layer : layers) {
+        if (norm != null) {
+          operations.layerNorm(x, x, 0, norm, tokens, hidden);
+        }
         forward(layer, bucket);
+        norm = layer.outputNorm;
       }
-      finish(tokens);
     }
+    finish(norm, tokens);
     CudaDriver.copyToHost(
         pinnedResults.segment().address(), results, 4L * tokens * resultWidth(), stream);
   }
 
-  /** From x to x; the sums that the norms take lie where their results go. */
+  /** From x to the sums in x, whose norm is the layer's output. */
   private void forward(Layer layer, Bucket bucket) {
     int tokens = bucket.tokens;
     int hidden = config.hiddenSize();
@@ -503,7 +506,6 @@ final class CudaCompiledModel implements CompiledModel {
     operations.layerNorm(y, y, 0, layer.attentionNorm, tokens, hidden);
     multiply(layer.intermediate, y, 0, wide, bucket, true);
     multiply(layer.down, wide, y, x, bucket, false);
-    operations.layerNorm(x, x, 0, layer.outputNorm, tokens, hidden);
   }
 
   /** From the sums in x and their norms to the sums in x and their moments, in y on the way. */
@@ -528,17 +530,7 @@ final class CudaCompiledModel implements CompiledModel {
         config.headSize());
   }
 
-  /** From the last layer's output to the results. */
-  private void finish(int tokens) {
-    int hidden = config.hiddenSize();
-    if (labels > 0) {
-      operations.head(results, false, labels, x, headWeight, headBias, tokens, hidden, labels);
-    } else {
-      operations.toFloat(results, x, (long) tokens * hidden);
-    }
-  }
-
-  /** The same from its sums. */
+  /** From the sums in x, whose norm is the model's output, to the results. */
   private void finish(Norm norm, int tokens) {
     int hidden = config.hiddenSize();
     if (labels > 0) {
