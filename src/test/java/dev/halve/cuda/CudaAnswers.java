@@ -182,6 +182,7 @@ final class CudaAnswers {
       BertForQuestionAnswering onCpu) {
     double largest = 0;
     double squares = 0;
+    double differences = 0;
     long count = 0;
     int same = 0;
     try (CompiledModel gpu = onGpu.compile(ROWS * MAX_LENGTH, ROWS);
@@ -197,6 +198,7 @@ final class CudaAnswers {
         for (int i = 0; i < expected.length; i++) {
           double difference = Math.abs((double) found[i] - expected[i]);
           largest = Double.isNaN(difference) ? Double.NaN : Math.max(largest, difference);
+          differences += difference * difference;
           squares += (double) expected[i] * expected[i];
         }
         count += expected.length;
@@ -208,12 +210,14 @@ final class CudaAnswers {
     }
     System.out.printf(
         "{\"answers\": \"%s\", \"rows\": %d, \"same\": %d, \"same_share\": %.4f,"
-            + " \"largest_logit_difference\": %.5f, \"logits_rms\": %.4f}%n",
+            + " \"largest_logit_difference\": %.5f, \"difference_rms\": %.5f, \"logits_rms\":"
+            + " %.4f}%n",
         weights,
         rows.size(),
         same,
         same / (double) rows.size(),
         largest,
+        Math.sqrt(differences / count),
         Math.sqrt(squares / count));
   }
 
