@@ -124,6 +124,8 @@ struct Piece {
   DEVICE_MEMBER int blocks() const { return (length + BLOCK - 1) / BLOCK; }
 };
 
+DEVICE int from_first_lane(int value) { return __shfl_sync(0xffffffffu, value, 0); }
+
 // Pieces in the order in which they are handed out, and how many blocks of keys came before.
 struct Walk {
   u32 shared;
@@ -133,11 +135,14 @@ struct Walk {
 
   DEVICE_MEMBER Piece next() {
     barrier_wait(shared + PIECE_FULL + 8 * ring.slot, ring.phase);
-    const int4 words = pieces[ring.slot];
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(shared + PIECE_EMPTY + 8 * ring.slot);
+    int4 words = {};
+    if (threadIdx.x % 32 == 0) {
+      words = pieces[ring.slot];
+      barrier_arrive(shared + PIECE_EMPTY + 8 * ring.slot);
+    }
     ring.advance();
-    return {words.x, __shfl_sync(0xffffffffu, words.y, 0), words.z, words.w};
+    return {from_first_lane(words.x), from_first_lane(words.y), from_first_lane(words.z),
+            from_first_lane(words.w)};
   }
 };
 
@@ -234,8 +239,7 @@ DEVICE void produce_per_query(const Arguments &x, Walk walk, u32 shared) {
 #if DROPOUT
         store_shared(to + 2 * BLOCK * 4, dropout_row_key(at, seed));
 #endif
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(shared + STAGE_FULL + 8 * stage.slot);
+        barrier_arrive(shared + STAGE_FULL + 8 * stage.slot);
         stage.advance();
       }
     }
@@ -426,7 +430,7 @@ DEVICE void compute(const Arguments &x, Walk walk, u32 shared, const u8 *generic
           barrier_wait(shared + STAGE_FULL + 8 * stage.slot, stage.phase);
           barrier_wait(shared + SCORES_EMPTY + 8 * stage.slot, stage.phase ^ 1);
           warp_arrive(shared + SCORES_FULL + 8 * stage.slot);
-          warp_arrive(shared + STAGE_EMPTY + 8 * stage.slot);
+          barrier_arrive(shared + STAGE_EMPTY + 8 * stage.slot);
           stage.advance();
         }
         continue;
@@ -485,7 +489,7 @@ DEVICE void compute(const Arguments &x, Walk walk, u32 shared, const u8 *generic
         barrier_wait(shared + SCORES_EMPTY + 8 * stage.slot, stage.phase ^ 1);
         store_transposed(shared + SCORES_AT + (stage.slot * COMPUTERS + mine) * SCORE_BYTES, dS);
         wgmma_wait<0>();
-        warp_arrive(shared + STAGE_EMPTY + 8 * stage.slot);
+        barrier_arrive(shared + STAGE_EMPTY + 8 * stage.slot);
         before = stage.slot;
         stage.advance();
       }
@@ -615,8 +619,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       barrier_init(shared + KEYS_EMPTY + 8 * i, 4 + 4);  // its keys' warps, those of dQ
     }
     for (int i = 0; i < STAGES; i++) {
-      barrier_init(shared + STAGE_FULL + 8 * i, 1 + 2);
-      barrier_init(shared + STAGE_EMPTY + 8 * i, 4 * COMPUTERS);
+      barrier_init(shared + STAGE_FULL + 8 * i, 1 + BLOCK);
+      barrier_init(shared + STAGE_EMPTY + 8 * i, 128 * COMPUTERS);
       barrier_init(shared + SCORES_FULL + 8 * i, 4 * COMPUTERS);
       barrier_init(shared + SCORES_EMPTY + 8 * i, 4);
     }

@@ -351,19 +351,21 @@ struct Consumer {
   }
   DEVICE_MEMBER void release_norms() {
     if (!NORM) return;
-    __syncwarp();
-    if (thread % 32 == 0) barrier_arrive(shared + NORM_EMPTY_AT + 8 * (norm % 2));
+    barrier_arrive(shared + NORM_EMPTY_AT + 8 * (norm % 2));
     norm++;
   }
 
   DEVICE_MEMBER void wait_stage() { barrier_wait(shared + FULL_AT + 8 * stage.slot, stage.phase); }
 
-  // Every warp for itself, since each reads metadata.
+  // Every thread for itself, since each reads metadata: racecheck follows a barrier from what a
+  // thread did to its own arrival.
   DEVICE_MEMBER void release(int slot) const {
     if (CLUSTER > 1) {
-      if (thread % 32 < PEERS) barrier_arrive_remote(releaseAt + 8 * slot);
+      for (int p = 0; p < PEERS; p++) {
+        barrier_arrive_remote(__shfl_sync(0xffffffffu, releaseAt, p) + 8 * slot);
+      }
     } else {
-      if (thread % 32 == 0) barrier_arrive(shared + EMPTY_AT + 8 * slot);
+      barrier_arrive(shared + EMPTY_AT + 8 * slot);
     }
   }
 
@@ -639,7 +641,7 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; i++) {
       barrier_init(shared + FULL_AT + 8 * i, 1);
-      barrier_init(shared + EMPTY_AT + 8 * i, PEERS * 4 * WARPGROUPS);
+      barrier_init(shared + EMPTY_AT + 8 * i, PEERS * 128 * WARPGROUPS);
     }
     for (int i = 0; i < WARPGROUPS * STORE_BUFFERS; i++) {
       barrier_init(shared + READY_AT + 8 * i, MOMENTS ? 32 : 1);
@@ -647,7 +649,7 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
     }
     for (int i = 0; NORM && i < 2; i++) {
       barrier_init(shared + NORM_FULL_AT + 8 * i, 1);
-      barrier_init(shared + NORM_EMPTY_AT + 8 * i, 4 * WARPGROUPS);
+      barrier_init(shared + NORM_EMPTY_AT + 8 * i, 128 * WARPGROUPS);
     }
     asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
   }

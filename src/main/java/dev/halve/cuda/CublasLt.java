@@ -60,6 +60,8 @@ final class CublasLt implements AutoCloseable {
   private static final int EPILOGUE_DEFAULT = 1;
   private static final int EPILOGUE_BIAS = 4;
   private static final int MAX_WORKSPACE_BYTES = 1;
+  private static final int REDUCTION_SCHEME_MASK = 3;
+  private static final int REDUCTION_IN_COMPUTE_TYPE = 2;
 
   /** A heuristic's result: an opaque algorithm of 64 bytes, its workspace, a status, padding. */
   private static final int RESULT_BYTES = 96;
@@ -162,6 +164,7 @@ final class CublasLt implements AutoCloseable {
     private final long bLayout;
     private final long dLayout;
     private final boolean bias;
+    private final boolean floatOutput;
     private final Arena arena = Arena.ofShared();
     private final MemorySegment scalars;
     private final MemorySegment attribute;
@@ -177,6 +180,7 @@ final class CublasLt implements AutoCloseable {
               out -> (int) DESC_CREATE.invokeExact(out, COMPUTE_32F, TYPE_32F));
       OpenResources.opened();
       bias = form.bias();
+      floatOutput = form.floatOutput();
       setInt(DESC_TRANSA, form.transposeA() ? 1 : 0);
       setInt(DESC_TRANSB, form.transposeB() ? 1 : 0);
       setInt(DESC_EPILOGUE, bias ? EPILOGUE_BIAS : EPILOGUE_DEFAULT);
@@ -206,13 +210,14 @@ final class CublasLt implements AutoCloseable {
       long preference =
           create("cublasLtMatmulPreferenceCreate", out -> (int) PREFERENCE_CREATE.invokeExact(out));
       try (Arena scratch = Arena.ofConfined()) {
-        MemorySegment limit = scratch.allocateFrom(JAVA_LONG, WORKSPACE_BYTES);
-        check(
-            "cublasLtMatmulPreferenceSetAttribute",
-            () ->
-                (int)
-                    PREFERENCE_SET.invokeExact(
-                        preference, MAX_WORKSPACE_BYTES, limit.address(), 8L));
+        prefer(preference, MAX_WORKSPACE_BYTES, scratch.allocateFrom(JAVA_LONG, WORKSPACE_BYTES));
+        if (!floatOutput) {
+          // Parts of a sum that are split along the inputs would be added up in 16 bits.
+          prefer(
+              preference,
+              REDUCTION_SCHEME_MASK,
+              scratch.allocateFrom(JAVA_INT, REDUCTION_IN_COMPUTE_TYPE));
+        }
         MemorySegment results = scratch.allocate((long) most * RESULT_BYTES, 8);
         MemorySegment count = scratch.allocate(JAVA_INT);
         check(
@@ -244,6 +249,13 @@ final class CublasLt implements AutoCloseable {
             "cublasLtMatmulPreferenceDestroy",
             () -> (int) PREFERENCE_DESTROY.invokeExact(preference));
       }
+    }
+
+    private static void prefer(long preference, int id, MemorySegment value) {
+      check(
+          "cublasLtMatmulPreferenceSetAttribute",
+          () ->
+              (int) PREFERENCE_SET.invokeExact(preference, id, value.address(), value.byteSize()));
     }
 
     /** Chooses the algorithm of the launches from now on. */

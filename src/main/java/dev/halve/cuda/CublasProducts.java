@@ -74,7 +74,10 @@ final class CublasProducts implements AutoCloseable {
   private void choose(
       CublasLt.Product product, CublasLt.Form form, int size, Operands operands, long workspace) {
     String[] question = {
-      "product", CublasLt.path(), bfloat16 ? "bf16" : "fp16", form.about(size).toString()
+      "product of fp32 sums",
+      CublasLt.path(),
+      bfloat16 ? "bf16" : "fp16",
+      form.about(size).toString()
     };
     byte[] choice = measured.choice(question).orElse(null);
     if (choice != null) {
