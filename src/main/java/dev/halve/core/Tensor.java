@@ -231,17 +231,17 @@ public final class Tensor {
   }
 
   /**
-   * The index of the first NaN of a host tensor of a floating type, or -1. Reads bits, since a NaN
-   * may not survive a conversion.
+   * The index of the first NaN or infinity of a host tensor of a floating type, or -1. Reads bits,
+   * since a NaN may not survive a conversion.
    */
-  public long firstNaN() {
+  public long firstNonFinite() {
     return switch (dtype) {
-      case F32 -> firstNaNOf32Bits();
-      case F16 -> firstNaNOf16Bits(0x7C00);
-      case BF16 -> firstNaNOf16Bits(0x7F80);
+      case F32 -> firstNonFiniteOf32Bits();
+      case F16 -> firstNonFiniteOf16Bits(0x7C00);
+      case BF16 -> firstNonFiniteOf16Bits(0x7F80);
       case F64 -> {
         for (long i = 0, n = elements(); i < n; i++) {
-          if (Double.isNaN(segment.get(ValueLayout.JAVA_DOUBLE_UNALIGNED, i * Double.BYTES))) {
+          if (!Double.isFinite(segment.get(ValueLayout.JAVA_DOUBLE_UNALIGNED, i * Double.BYTES))) {
             yield i;
           }
         }
@@ -252,41 +252,43 @@ public final class Tensor {
   }
 
   /**
-   * This tensor, known to be free of NaN.
+   * This tensor, known to be finite.
    *
-   * @throws HalveException if an element is NaN; the message begins with the given name and says
-   *     where
+   * @throws HalveException if an element is NaN or infinite; the message begins with the given name
+   *     and says where
    */
-  public Tensor requireNoNaN(String name) {
-    long nan = firstNaN();
-    if (nan < 0) {
+  public Tensor requireFinite(String name) {
+    long at = firstNonFinite();
+    if (at < 0) {
       return this;
     }
+    String what = Float.isNaN(getFloat(at)) ? "NaN" : "infinite";
     long[] place = shape.extents();
     for (int axis = place.length - 1; axis >= 0; axis--) {
       long extent = place[axis];
-      place[axis] = nan % extent;
-      nan /= extent;
+      place[axis] = at % extent;
+      at /= extent;
     }
     throw new HalveException(
-        name + " (" + this + ") is NaN at " + Arrays.toString(place) + "; find undamaged weights");
+        "%s (%s) is %s at %s; find undamaged weights"
+            .formatted(name, this, what, Arrays.toString(place)));
   }
 
   // Constant layouts: handed in as arguments they make every access ten times as slow.
-  private long firstNaNOf32Bits() {
+  private long firstNonFiniteOf32Bits() {
     for (long i = 0, n = elements(); i < n; i++) {
       int bits = segment.get(ValueLayout.JAVA_INT_UNALIGNED, i * Integer.BYTES);
-      if ((bits & 0x7FFF_FFFF) > 0x7F80_0000) {
+      if ((bits & 0x7FFF_FFFF) >= 0x7F80_0000) {
         return i;
       }
     }
     return -1;
   }
 
-  private long firstNaNOf16Bits(int infinity) {
+  private long firstNonFiniteOf16Bits(int infinity) {
     for (long i = 0, n = elements(); i < n; i++) {
       short bits = segment.get(ValueLayout.JAVA_SHORT_UNALIGNED, i * Short.BYTES);
-      if ((bits & 0x7FFF) > infinity) {
+      if ((bits & 0x7FFF) >= infinity) {
         return i;
       }
     }

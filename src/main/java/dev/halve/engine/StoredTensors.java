@@ -125,9 +125,9 @@ final class StoredTensors {
               .formatted(weights.origin(), tensorName, tensor, expected));
     }
     try {
-      return tensor.requireNoNaN(tensorName);
-    } catch (HalveException nan) {
-      throw nan.in(weights.origin());
+      return tensor.requireFinite(tensorName);
+    } catch (HalveException damaged) {
+      throw damaged.in(weights.origin());
     }
   }
 

@@ -71,7 +71,7 @@ final class PermutedChannels {
   }
 
   private static Tensor importance(Arena arena, Linear reader, Tensor norms) {
-    Tensor weight = reader.weight(arena).requireNoNaN(reader.name() + ".weight");
+    Tensor weight = reader.weight(arena).requireFinite(reader.name() + ".weight");
     for (long i = 0; norms != null && i < weight.elements(); i++) {
       weight.setFloat(i, weight.getFloat(i) * norms.getFloat(i % reader.in()));
     }

@@ -52,7 +52,7 @@ public final class HybridLayout {
    * Reads and checks a weight, as views of the file.
    *
    * @throws HalveException if a part is missing, the parts do not fit each other, a position is
-   *     impossible or a value NaN
+   *     impossible or a value not finite
    */
   public static HybridTensor read(Weights weights, String module) {
     for (String part : PARTS) {
@@ -71,8 +71,8 @@ public final class HybridLayout {
         throw new HalveException(
             "its rows are " + dense + " and " + values + "; expected [rows, in]");
       }
-      dense.requireNoNaN("dense_rows");
-      values.requireNoNaN("sparse_values");
+      dense.requireFinite("dense_rows");
+      values.requireFinite("sparse_values");
       long in = dense.extent(1);
       SparseSemiStructuredTensor sparse =
           new SparseSemiStructuredTensor(Shape.of(values.extent(0), in), values, parts.get(3));

@@ -75,7 +75,7 @@ public enum SparseLayout {
    * Reads and checks a weight; the arena owns what is not a view of the file.
    *
    * @throws HalveException if a part is missing, the parts do not fit each other, a position is
-   *     impossible or a value NaN
+   *     impossible or a value not finite
    */
   public SparseSemiStructuredTensor read(Arena arena, Weights weights, String module) {
     for (String part : tensors(module)) {
@@ -88,7 +88,7 @@ public enum SparseLayout {
     List<Tensor> tensors =
         tensors(module).stream().map(name -> weights.tensor(arena, name)).toList();
     try {
-      tensors.getFirst().requireNoNaN(module + parts.getFirst());
+      tensors.getFirst().requireFinite(module + parts.getFirst());
       return switch (this) {
         case HALVE -> {
           SparseSemiStructuredTensor weight =

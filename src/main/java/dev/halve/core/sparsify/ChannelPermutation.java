@@ -34,7 +34,7 @@ public final class ChannelPermutation {
    * @param segment channels only move within segments of this many: {@code in} where they are free,
    *     the size of a head where they are a head's; a multiple of 4
    * @param escapes how often the search starts again from a disturbed result; 0 is quickest
-   * @throws HalveException if the shapes do not fit each other, or an element is NaN
+   * @throws HalveException if the shapes do not fit each other, or an element is not finite
    */
   public static ChannelPermutation search(
       List<Tensor> importances, int segment, int escapes, long seed) {
@@ -48,7 +48,7 @@ public final class ChannelPermutation {
         throw new HalveException(
             "a weight " + importance + " among those of " + in + " inputs; expected [out, in]");
       }
-      importance.requireNoNaN("a weight");
+      importance.requireFinite("a weight");
     }
     return new PermutationSearch(importances, segment, seed).search(escapes);
   }

@@ -61,7 +61,7 @@ public final class SparseGptSparsifier extends Sparsifier {
   /**
    * Prunes one weight in place.
    *
-   * @param weight a host tensor {@code [out, in]} of a floating type, free of NaN
+   * @param weight a host tensor {@code [out, in]} of a floating type, finite
    * @param mask U8 {@code [out, in]}; 1 where an element stays
    * @param moments of the layer's inputs
    * @param damping a share of the Hessian's mean diagonal, {@link #DAMPING} in the paper

@@ -25,8 +25,7 @@ public abstract class Sparsifier {
    * Computes one mask.
    *
    * @param layer the layer's name
-   * @param weight F32 {@code [out, in]}, free of NaN; a method that changes what it keeps writes
-   *     here
+   * @param weight F32 {@code [out, in]}, finite; a method that changes what it keeps writes here
    * @param mask U8 {@code [out, in]}, all zeros; 1 keeps an element
    */
   protected abstract void update(String layer, Tensor weight, Tensor mask);
@@ -60,12 +59,12 @@ public abstract class Sparsifier {
   /**
    * Computes every layer's mask from its weight as it is now, and zeroes what it does not keep.
    *
-   * @throws HalveException if a weight holds a NaN, which has no magnitude to go by
+   * @throws HalveException if a weight holds NaN or infinity
    */
   public void step() {
     for (Sparsifiable layer : layers) {
       try (Arena arena = Arena.ofConfined()) {
-        Tensor weight = layer.weight(arena).requireNoNaN(layer.name() + ".weight");
+        Tensor weight = layer.weight(arena).requireFinite(layer.name() + ".weight");
         Tensor mask = Tensor.allocate(arena, DType.U8, weight.shape().extents());
         update(layer.name(), weight, mask);
         apply(mask, weight);

@@ -53,13 +53,14 @@ public final class TransposableSparsifier extends Sparsifier {
    * The mask of one weight, U8 {@code [out, in]}, owned by the arena.
    *
    * @param weight a host tensor {@code [out, in]} of a floating type
-   * @throws HalveException if {@code out} or {@code in} is no multiple of 4, or an element is NaN
+   * @throws HalveException if {@code out} or {@code in} is no multiple of 4, or an element is not
+   *     finite
    */
   public static Tensor mask(Arena arena, Tensor weight) {
     if (!isTiled(weight.shape())) {
       throw new HalveException("the weight " + weight + " is not made of 4 by 4 tiles");
     }
-    weight.requireNoNaN("the weight");
+    weight.requireFinite("the weight");
     Tensor mask = Tensor.allocate(arena, DType.U8, weight.shape().extents());
     fill(weight, mask);
     return mask;

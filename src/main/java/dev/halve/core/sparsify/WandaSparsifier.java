@@ -47,13 +47,13 @@ public final class WandaSparsifier extends Sparsifier {
    *
    * @param weight a host tensor {@code [out, in]} of a floating type
    * @param inputNorms F32 {@code [in]}
-   * @throws HalveException if the shapes do not fit, or an element is NaN
+   * @throws HalveException if the shapes do not fit, or an element is not finite
    */
   public static Tensor mask(Arena arena, Tensor weight, Tensor inputNorms, NOfM pattern) {
     if (!pattern.fits(weight.shape())) {
       throw new HalveException("the weight " + weight + " cannot be " + pattern);
     }
-    weight.requireNoNaN("the weight");
+    weight.requireFinite("the weight");
     Tensor mask = Tensor.allocate(arena, DType.U8, weight.shape().extents());
     fill(weight, inputNorms, pattern, mask);
     return mask;
@@ -65,7 +65,7 @@ public final class WandaSparsifier extends Sparsifier {
       throw new HalveException(
           "norms of inputs " + inputNorms + "; expected F32 [" + in + "]: calibrate this layer");
     }
-    inputNorms.requireNoNaN("the norms of its inputs");
+    inputNorms.requireFinite("the norms of its inputs");
     float[] norms = inputNorms.toFloatArray();
     double[] scores = new double[in];
     byte[] keep = new byte[in];

@@ -137,14 +137,15 @@ public final class WeightNormSparsifier extends Sparsifier {
    * The mask of one weight, U8 {@code [out, in]}, owned by the arena.
    *
    * @param weight a host tensor {@code [out, in]} of a floating type
-   * @throws HalveException if the weight holds a NaN, or its shape does not fit the pattern
+   * @throws HalveException if the weight holds NaN or infinity, or its shape does not fit the
+   *     pattern
    */
   public static Tensor mask(Arena arena, Tensor weight, Config config) {
     if (!config.fits(weight.shape())) {
       throw new HalveException(
           "the weight " + weight + " is not made of blocks " + config.sparseBlockShape());
     }
-    weight.requireNoNaN("the weight");
+    weight.requireFinite("the weight");
     Tensor mask = Tensor.allocate(arena, DType.U8, weight.shape().extents());
     fill(config, weight, mask);
     return mask;

@@ -50,7 +50,7 @@ class OnnxWeightsTest {
       }
       for (String name : weights.names()) {
         if (weights.tensor(name).dtype().isFloating()) {
-          weights.tensor(name).requireNoNaN(name);
+          weights.tensor(name).requireFinite(name);
         }
       }
     }
