@@ -59,7 +59,12 @@ record LoadedModel(PretrainedModel origin, Tokenizer tokenizer, BertForQuestionA
     Tokenizer tokenizer =
         json == null
             ? Tokenizer.load(origin.folder().orElseThrow())
-            : Tokenizer.ofJson(origin.name() + " tokenizer.json", json);
+            : Tokenizer.ofJson(
+                origin
+                    .folder()
+                    .map(folder -> folder.resolve("tokenizer.json").toString())
+                    .orElse(origin.name() + "'s tokenizer.json"),
+                json);
     try {
       tokenizer.requireFit(origin.config().vocabSize(), "the model " + origin.name());
     } catch (HalveException misfit) {

@@ -189,7 +189,8 @@ class BadInputTest {
         halve("predict", "--model", model, "--question", "a", "--context", "b"), "vocab.txt");
     Files.writeString(model.resolve("tokenizer.json"), "{}");
     assertRefused(
-        halve("predict", "--model", model, "--question", "a", "--context", "b"), "tokenizer.json");
+        halve("predict", "--model", model, "--question", "a", "--context", "b"),
+        model.resolve("tokenizer.json").toString());
   }
 
   @ParameterizedTest
