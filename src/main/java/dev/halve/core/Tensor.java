@@ -230,25 +230,19 @@ public final class Tensor {
         bits, 0, segment, ValueLayout.JAVA_SHORT_UNALIGNED, from * Short.BYTES, bits.length);
   }
 
+  /** The index of the first NaN of a host tensor of a floating type, or -1. */
+  public long firstNaN() {
+    return firstFrom(1);
+  }
+
   /**
-   * The index of the first NaN or infinity of a host tensor of a floating type, or -1. Reads bits,
-   * since a NaN may not survive a conversion.
+   * This tensor, known to be free of NaN.
+   *
+   * @throws HalveException if an element is NaN; the message begins with the given name and says
+   *     where
    */
-  public long firstNonFinite() {
-    return switch (dtype) {
-      case F32 -> firstNonFiniteOf32Bits();
-      case F16 -> firstNonFiniteOf16Bits(0x7C00);
-      case BF16 -> firstNonFiniteOf16Bits(0x7F80);
-      case F64 -> {
-        for (long i = 0, n = elements(); i < n; i++) {
-          if (!Double.isFinite(segment.get(ValueLayout.JAVA_DOUBLE_UNALIGNED, i * Double.BYTES))) {
-            yield i;
-          }
-        }
-        yield -1;
-      }
-      default -> throw new IllegalStateException(dtype + " holds no floats");
-    };
+  public Tensor requireNoNaN(String name) {
+    return require(name, firstNaN());
   }
 
   /**
@@ -258,11 +252,15 @@ public final class Tensor {
    *     and says where
    */
   public Tensor requireFinite(String name) {
-    long at = firstNonFinite();
-    if (at < 0) {
+    return require(name, firstFrom(0));
+  }
+
+  private Tensor require(String name, long bad) {
+    if (bad < 0) {
       return this;
     }
-    String what = Float.isNaN(getFloat(at)) ? "NaN" : "infinite";
+    String what = Float.isNaN(getFloat(bad)) ? "NaN" : "infinite";
+    long at = bad;
     long[] place = shape.extents();
     for (int axis = place.length - 1; axis >= 0; axis--) {
       long extent = place[axis];
@@ -274,21 +272,43 @@ public final class Tensor {
             .formatted(name, this, what, Arrays.toString(place)));
   }
 
+  // The first element whose bits without the sign are infinity's and so much more, or -1. Bits,
+  // since a NaN may not survive a conversion.
+  private long firstFrom(int more) {
+    return switch (dtype) {
+      case F32 -> firstOf32Bits(0x7F80_0000 + more);
+      case F16 -> firstOf16Bits(0x7C00 + more);
+      case BF16 -> firstOf16Bits(0x7F80 + more);
+      case F64 -> firstOf64Bits(0x7FF0_0000_0000_0000L + more);
+      default -> throw new IllegalStateException(dtype + " holds no floats");
+    };
+  }
+
   // Constant layouts: handed in as arguments they make every access ten times as slow.
-  private long firstNonFiniteOf32Bits() {
+  private long firstOf64Bits(long least) {
     for (long i = 0, n = elements(); i < n; i++) {
-      int bits = segment.get(ValueLayout.JAVA_INT_UNALIGNED, i * Integer.BYTES);
-      if ((bits & 0x7FFF_FFFF) >= 0x7F80_0000) {
+      long bits = segment.get(ValueLayout.JAVA_LONG_UNALIGNED, i * Long.BYTES);
+      if ((bits & Long.MAX_VALUE) >= least) {
         return i;
       }
     }
     return -1;
   }
 
-  private long firstNonFiniteOf16Bits(int infinity) {
+  private long firstOf32Bits(int least) {
+    for (long i = 0, n = elements(); i < n; i++) {
+      int bits = segment.get(ValueLayout.JAVA_INT_UNALIGNED, i * Integer.BYTES);
+      if ((bits & Integer.MAX_VALUE) >= least) {
+        return i;
+      }
+    }
+    return -1;
+  }
+
+  private long firstOf16Bits(int least) {
     for (long i = 0, n = elements(); i < n; i++) {
       short bits = segment.get(ValueLayout.JAVA_SHORT_UNALIGNED, i * Short.BYTES);
-      if ((bits & 0x7FFF) >= infinity) {
+      if ((bits & 0x7FFF) >= least) {
         return i;
       }
     }

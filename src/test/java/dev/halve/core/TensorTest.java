@@ -64,7 +64,7 @@ class TensorTest {
       for (int i = 0; i < ELEMENTS; i++) {
         assertThat(values[i]).isEqualTo((Float) source.getFloat(i));
       }
-      assertThat(copy.firstNonFinite()).isEqualTo(4);
+      assertThat(copy.firstNaN()).isEqualTo(4);
     }
   }
 }

@@ -94,7 +94,7 @@ public record HybridTensor(
   /**
    * Compresses a dense host weight, every block of rows that is 2:4; the arena owns the result.
    *
-   * @throws HalveException if all blocks are 2:4 or none is, or an element is not finite
+   * @throws HalveException if all blocks are 2:4 or none is, or an element is NaN
    */
   public static HybridTensor compress(Arena arena, Tensor weight) {
     if (!fits(weight)) {
@@ -114,7 +114,7 @@ public record HybridTensor(
       return new HybridTensor(
           weight.shape(),
           denseBlocks,
-          stack(arena, dense).requireFinite("the weight"),
+          stack(arena, dense).requireNoNaN("the weight"),
           SparseSemiStructuredTensor.compress(arena, stack(scratch, sparse)));
     }
   }

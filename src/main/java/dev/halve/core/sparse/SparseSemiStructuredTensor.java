@@ -50,12 +50,12 @@ public record SparseSemiStructuredTensor(Shape shape, Tensor values, Tensor meta
    * result.
    *
    * @throws HalveException if {@code in} is no multiple of 4, the type is not F32, F16 or BF16, an
-   *     element is not finite, or a group holds more than two nonzeros; the message names the place
+   *     element is NaN, or a group holds more than two nonzeros; the message names the place
    */
   public static SparseSemiStructuredTensor compress(Arena arena, Tensor dense) {
     checkShape(dense.shape());
     checkType(dense.dtype());
-    dense.requireFinite("the weight");
+    dense.requireNoNaN("the weight");
     Tensor values = Tensor.allocate(arena, dense.dtype(), valuesShape(dense.shape()).extents());
     Tensor metadata = Tensor.allocate(arena, DType.U8, metadataShape(dense.shape()).extents());
     Bits from = Bits.of(dense);

@@ -316,6 +316,7 @@ class SafetensorsTest {
   void whatIsNotFiniteIsFoundWhereItIs() {
     Tensor weight = Tensor.allocate(arena, DType.BF16, 2, 3, 4);
     assertThat(weight.requireFinite("w")).isSameAs(weight);
+    assertThat(weight.requireNoNaN("w")).isSameAs(weight);
     weight.setFloat(17, Float.NaN);
     assertThatThrownBy(() -> weight.requireFinite("layer.weight"))
         .isInstanceOf(HalveException.class)
