@@ -124,8 +124,6 @@ struct Piece {
   DEVICE_MEMBER int blocks() const { return (length + BLOCK - 1) / BLOCK; }
 };
 
-DEVICE int from_first_lane(int value) { return __shfl_sync(0xffffffffu, value, 0); }
-
 // Pieces in the order in which they are handed out, and how many blocks of keys came before.
 struct Walk {
   u32 shared;

@@ -225,9 +225,8 @@ struct Block {
 DEVICE Block from_first_lane(const Block *from) {
   Block block = {};
   if (threadIdx.x % 32 == 0) block = *from;
-  return {__shfl_sync(0xffffffffu, block.token, 0),  __shfl_sync(0xffffffffu, block.valid, 0),
-          __shfl_sync(0xffffffffu, block.length, 0), __shfl_sync(0xffffffffu, block.column, 0),
-          __shfl_sync(0xffffffffu, block.tile, 0),   __shfl_sync(0xffffffffu, block.again, 0)};
+  return {from_first_lane(block.token),  from_first_lane(block.valid), from_first_lane(block.length),
+          from_first_lane(block.column), from_first_lane(block.tile),  from_first_lane(block.again)};
 }
 
 DEVICE void produce_queries(const TensorMap &qkv, u32 shared, Block *blocks, const Work &work) {

@@ -47,6 +47,8 @@ DEVICE void barrier_arrive_remote(u32 cluster_address) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_address) : "memory");
 }
 
+DEVICE int from_first_lane(int value) { return __shfl_sync(0xffffffffu, value, 0); }
+
 // ---- copy engine ---------------------------------------------------------------------------------
 
 // A box of a tensor map into shared memory; the barrier counts its bytes.
