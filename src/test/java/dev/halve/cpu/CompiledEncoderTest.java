@@ -89,7 +89,7 @@ class CompiledEncoderTest {
       // Interpreted vector code boxes its vectors: only compiled code can be judged, and when the
       // compilers are done is a matter of time, not of runs.
       long allocated = Long.MAX_VALUE;
-      long deadline = System.nanoTime() + Duration.ofMinutes(1).toNanos();
+      long deadline = System.nanoTime() + Duration.ofMinutes(3).toNanos();
       while (allocated >= 1_000 && System.nanoTime() < deadline) {
         for (int run = 0; run < 20; run++) {
           compiled.run(batch);
