@@ -3,6 +3,7 @@ package dev.halve.cli;
 import dev.halve.core.HalveException;
 import dev.halve.recipe.StoppedException;
 import java.util.List;
+import java.util.Locale;
 import java.util.concurrent.Callable;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
@@ -88,6 +89,8 @@ public final class Main implements Callable<Integer> {
   }
 
   public static void main(String[] args) {
+    // What is said is English, and so are its numbers.
+    Locale.setDefault(Locale.ROOT);
     Console console = Console.ofProcess();
     Interruption interruption = Interruption.ofProcess(console);
     System.exit(interruption.ended(run(args, console, interruption)));
