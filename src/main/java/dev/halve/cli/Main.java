@@ -98,7 +98,12 @@ public final class Main implements Callable<Integer> {
 
   /** Runs one command line and returns its exit code. */
   static int run(String[] args, Console console, Interruption interruption) {
-    return commandLine(console, interruption).execute(args);
+    CommandLine commandLine = commandLine(console, interruption);
+    try {
+      return commandLine.execute(args);
+    } catch (Error fatal) {
+      return commandLine.<Main>getCommand().failed(fatal);
+    }
   }
 
   static CommandLine commandLine(Console console, Interruption interruption) {
@@ -148,7 +153,7 @@ public final class Main implements Callable<Integer> {
         + (suggestions.isEmpty() ? "" : " (did you mean %s?)".formatted(suggestions.getFirst()));
   }
 
-  private int failed(Exception exception) {
+  private int failed(Throwable exception) {
     trace(exception);
     return switch (exception) {
       case HalveException bad -> {
@@ -159,6 +164,12 @@ public final class Main implements Callable<Integer> {
         console.error("halve: " + interruption.advice());
         yield INTERRUPTED;
       }
+      case OutOfMemoryError full -> {
+        console.error(
+            "halve: out of memory (%s); take a smaller model, batch or calibration text, or give Java more with JDK_JAVA_OPTIONS=-Xmx8g"
+                .formatted(full.getMessage()));
+        yield UNEXPECTED;
+      }
       default -> {
         console.error(
             "halve: unexpected %s; run again with --verbose for the whole trace, and report it"
@@ -168,7 +179,7 @@ public final class Main implements Callable<Integer> {
     };
   }
 
-  private void trace(Exception exception) {
+  private void trace(Throwable exception) {
     if (verbose) {
       exception.printStackTrace(console.err());
     }

@@ -112,6 +112,21 @@ class MainTest {
   }
 
   @Test
+  void aRunWithoutEnoughMemoryEndsWithOneLineAtOnce() throws Exception {
+    Path model = SmallModel.write(folder.resolve("model"));
+    Path questions = SmallModel.questions(folder.resolve("questions.json"));
+    ProcessBuilder command =
+        new ProcessBuilder(
+            HalveProcess.command(
+                "train", "--model", model, "--train", questions, "--out", folder.resolve("out")));
+    command.environment().put("JDK_JAVA_OPTIONS", "-Xmx12m -XX:TieredStopAtLevel=1");
+    Process process = command.redirectErrorStream(true).start();
+    String said = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    assertThat(process.waitFor()).isEqualTo(1);
+    assertThat(said).contains("halve: out of memory").doesNotContain("\tat ", "stopping");
+  }
+
+  @Test
   void theVersionIsOneLine() {
     CommandLineRun version = halve("--version");
     assertThat(version.exitCode()).isZero();
