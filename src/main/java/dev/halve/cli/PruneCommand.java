@@ -103,6 +103,9 @@ final class PruneCommand extends HalveCommand {
       throw new HalveException(
           "questions belong to --compare, --sensitivity and --retrain, a plot to --sensitivity");
     }
+    if (retrain) {
+      resumable();
+    }
     prune(console, progress);
     if (retrain) {
       retrain(console, progress);
