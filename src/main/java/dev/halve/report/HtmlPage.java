@@ -202,7 +202,8 @@ final class HtmlPage {
   private void layers() {
     page.append("<section>\n<h2>Sparsity by layer</h2>\n");
     page.append("<p class=\"legend\">Share of zeros in every encoder weight: ");
-    page.append(Numbers.score(100 * overallSparsity())).append("% over all.</p>\n");
+    page.append(Numbers.score(100 * LayerSparsity.overall(results.layers())))
+        .append("% over all.</p>\n");
     Map<String, Map<String, LayerSparsity>> byLayer = new LinkedHashMap<>();
     List<String> modules =
         results.layers().stream().map(layer -> place(layer.name())[1]).distinct().toList();
@@ -224,13 +225,6 @@ final class HtmlPage {
       page.append(Html.escape(String.join(", ", results.leftDense()))).append("</p>\n");
     }
     page.append("</section>\n");
-  }
-
-  private double overallSparsity() {
-    double elements = results.layers().stream().mapToDouble(w -> w.out() * w.in()).sum();
-    double zeros =
-        results.layers().stream().mapToDouble(w -> w.out() * w.in() * w.sparsity()).sum();
-    return elements == 0 ? 0 : zeros / elements;
   }
 
   private void cell(LayerSparsity layer) {
