@@ -55,8 +55,9 @@ final class CudaCompiledModel implements CompiledModel {
   private final long wide;
   private final long results;
   private final int[] firstPositions;
-  private final PinnedBuffer pinnedIds;
-  private final PinnedBuffer pinnedResults;
+  private final PinnedBuffer pinned;
+  private final MemorySegment hostResults;
+  private final MemorySegment hostIds;
   private final LinkedHashMap<Bucket, CudaGraph> graphs = new LinkedHashMap<>(16, 0.75f, true);
 
   /**
@@ -96,9 +97,11 @@ final class CudaCompiledModel implements CompiledModel {
       wide = pool.allocate(2 * tokens * Math.max(widest, config.embeddingSize()));
       results = pool.allocate(4 * tokens * resultWidth());
       firstPositions = IntStream.range(0, config.maxPositionEmbeddings()).toArray();
-      pinnedIds = new PinnedBuffer(idBytes(tokens, rowBucket(maxRows)));
-      pinnedResults = new PinnedBuffer(4 * tokens * resultWidth());
       context.synchronize();
+      long resultBytes = 4 * tokens * resultWidth();
+      pinned = new PinnedBuffer(resultBytes + idBytes(tokens, rowBucket(maxRows)));
+      hostResults = pinned.segment().asSlice(0, resultBytes);
+      hostIds = pinned.segment().asSlice(resultBytes);
     } catch (Throwable failed) {
       pool.close();
       throw failed;
@@ -152,9 +155,7 @@ final class CudaCompiledModel implements CompiledModel {
     context.synchronize();
     long bytes = 4L * batch.tokens() * resultWidth();
     return new Tensor(
-        DType.F32,
-        Shape.of(batch.tokens(), resultWidth()),
-        pinnedResults.segment().asSlice(0, bytes));
+        DType.F32, Shape.of(batch.tokens(), resultWidth()), hostResults.asSlice(0, bytes));
   }
 
   static Bucket bucket(PackedBatch batch) {
@@ -170,26 +171,25 @@ final class CudaCompiledModel implements CompiledModel {
   }
 
   private void fill(PackedBatch batch, Bucket bucket) {
-    MemorySegment target = pinnedIds.segment();
     long past = 4L * (bucket.tokens - batch.tokens());
     for (int end = 1; end <= 3; end++) {
-      target.asSlice(4L * end * bucket.tokens - past, past).fill((byte) 0);
+      hostIds.asSlice(4L * end * bucket.tokens - past, past).fill((byte) 0);
     }
-    MemorySegment.copy(batch.tokenIds(), 0, target, ValueLayout.JAVA_INT, 0, batch.tokens());
+    MemorySegment.copy(batch.tokenIds(), 0, hostIds, ValueLayout.JAVA_INT, 0, batch.tokens());
     MemorySegment.copy(
-        batch.typeIds(), 0, target, ValueLayout.JAVA_INT, 4L * bucket.tokens, batch.tokens());
+        batch.typeIds(), 0, hostIds, ValueLayout.JAVA_INT, 4L * bucket.tokens, batch.tokens());
     int[] offsets = batch.rowOffsets();
     for (int row = 0; row < batch.rows(); row++) {
       MemorySegment.copy(
           firstPositions,
           0,
-          target,
+          hostIds,
           ValueLayout.JAVA_INT,
           4L * (2L * bucket.tokens + offsets[row]),
           batch.rowLength(row));
     }
     for (int row = 0; row <= bucket.rows; row++) {
-      target.setAtIndex(
+      hostIds.setAtIndex(
           ValueLayout.JAVA_INT, 3L * bucket.tokens + row, offsets[Math.min(row, batch.rows())]);
     }
   }
@@ -211,8 +211,7 @@ final class CudaCompiledModel implements CompiledModel {
     int tokens = bucket.tokens;
     int hidden = config.hiddenSize();
     long stream = context.stream();
-    CudaDriver.copyToDevice(
-        ids, pinnedIds.segment().address(), idBytes(tokens, bucket.rows), stream);
+    CudaDriver.copyToDevice(ids, hostIds.address(), idBytes(tokens, bucket.rows), stream);
     Ids batch = new Ids(ids, ids + 8L * tokens, ids + 4L * tokens);
     Norm norm = null; // of the sums in x
     if (weights.foldsNorms) {
@@ -255,8 +254,7 @@ final class CudaCompiledModel implements CompiledModel {
       }
     }
     finish(norm, tokens);
-    CudaDriver.copyToHost(
-        pinnedResults.segment().address(), results, 4L * tokens * resultWidth(), stream);
+    CudaDriver.copyToHost(hostResults.address(), results, 4L * tokens * resultWidth(), stream);
   }
 
   /** From x to the sums in x, whose norm is the layer's output. */
@@ -340,8 +338,7 @@ final class CudaCompiledModel implements CompiledModel {
     context.synchronize();
     graphs.values().forEach(CudaGraph::close);
     graphs.clear();
-    pinnedIds.close();
-    pinnedResults.close();
+    pinned.close();
     pool.close();
   }
 }
