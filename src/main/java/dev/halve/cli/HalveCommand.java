@@ -1,8 +1,11 @@
 package dev.halve.cli;
 
+import java.lang.reflect.Field;
+import java.util.List;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.ParentCommand;
@@ -43,6 +46,17 @@ abstract class HalveCommand implements Callable<Integer> {
   /** A command line that does not fit together, as picocli tells of others. */
   ParameterException misused(String complaint) {
     return new ParameterException(spec.commandLine(), complaint);
+  }
+
+  /** Refuses what was given of some classes of options, which need another that was not. */
+  void refuse(String unless, Class<?>... options) {
+    List<Class<?>> unused = List.of(options);
+    for (OptionSpec option : spec.commandLine().getParseResult().matchedOptions()) {
+      if (option.userObject() instanceof Field field
+          && unused.contains(field.getDeclaringClass())) {
+        throw misused(option.longestName() + " does nothing without " + unless);
+      }
+    }
   }
 
   boolean json() {

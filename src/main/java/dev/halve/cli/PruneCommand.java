@@ -85,10 +85,8 @@ final class PruneCommand extends HalveCommand {
 
   @Override
   void run(Console console, TerminalProgress progress) {
+    requireUsed();
     if (compare || sensitivity) {
-      if (out != null || compare && sensitivity) {
-        throw new HalveException("--compare, --sensitivity and --out exclude each other");
-      }
       if (compare) {
         compare(console, progress);
       } else {
@@ -99,16 +97,33 @@ final class PruneCommand extends HalveCommand {
     if (out == null) {
       throw new HalveException("--out FOLDER is missing: where the pruned model goes");
     }
-    if (data.named() && !retrain || plot != null) {
-      throw new HalveException(
-          "questions belong to --compare, --sensitivity and --retrain, a plot to --sensitivity");
-    }
-    if (retrain) {
-      resumable();
-    }
     prune(console, progress);
     if (retrain) {
       retrain(console, progress);
+    }
+  }
+
+  /** No option may be given in vain: who trains without a word of it finds out too late. */
+  private void requireUsed() {
+    boolean shows = compare || sensitivity;
+    if (shows && (out != null || retrain) || compare && sensitivity) {
+      throw new HalveException(
+          "--compare, --sensitivity and --out, with or without --retrain, exclude each other");
+    }
+    if (plot != null && !sensitivity) {
+      throw misused("--plot does nothing without --sensitivity");
+    }
+    if (!retrain) {
+      if (resume) {
+        throw misused("--resume does nothing without --retrain");
+      }
+      refuse("--retrain", TrainingOptions.class, RecoveryOptions.class);
+    }
+    if (!shows) {
+      refuse("--compare or --sensitivity", EvaluationOptions.class);
+      if (!retrain) {
+        refuse("--compare, --sensitivity or --retrain", DataOptions.class, FeatureOptions.class);
+      }
     }
   }
 

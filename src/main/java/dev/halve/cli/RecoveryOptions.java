@@ -1,5 +1,6 @@
 package dev.halve.cli;
 
+import dev.halve.core.HalveException;
 import dev.halve.recipe.MaskSettings;
 import dev.halve.recipe.PruningSettings;
 import dev.halve.recipe.RecoverySettings;
@@ -7,6 +8,9 @@ import picocli.CommandLine.Option;
 
 /** What brings a pruned model back, beside training it under its mask. */
 final class RecoveryOptions {
+  /** The options of which one makes masks be chosen in training. */
+  static final String CHOICES = "--masked-keep, --masked-decay or --sparsity-schedule";
+
   @Option(
       names = "--label-weight",
       paramLabel = "WEIGHT",
@@ -72,12 +76,23 @@ final class RecoveryOptions {
    * @param pattern of masks that are chosen in training
    */
   RecoverySettings over(RecoverySettings base, PruningSettings pattern) {
-    return new RecoverySettings(
-        labelWeight == null ? base.labelWeight() : labelWeight,
-        logitWeight == null ? base.logitWeight() : logitWeight,
-        hiddenWeight == null ? base.hiddenWeight() : hiddenWeight,
-        temperature == null ? base.temperature() : temperature,
-        masks(base.masks(), pattern));
+    RecoverySettings settings =
+        new RecoverySettings(
+            labelWeight == null ? base.labelWeight() : labelWeight,
+            logitWeight == null ? base.logitWeight() : logitWeight,
+            hiddenWeight == null ? base.hiddenWeight() : hiddenWeight,
+            temperature == null ? base.temperature() : temperature,
+            masks(base.masks(), pattern));
+    if (!settings.masks().chosen() && (maskSteps != null || maskShare != null)) {
+      throw new HalveException(
+          (maskSteps != null ? "--mask-steps" : "--mask-share")
+              + " does nothing without "
+              + CHOICES);
+    }
+    if (settings.logitWeight() == 0 && temperature != null) {
+      throw new HalveException("--temperature does nothing without --logit-weight");
+    }
+    return settings;
   }
 
   private MaskSettings masks(MaskSettings base, PruningSettings pattern) {

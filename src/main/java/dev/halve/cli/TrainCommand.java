@@ -61,6 +61,13 @@ final class TrainCommand extends HalveCommand {
 
   @Override
   void run(Console console, TerminalProgress progress) {
+    RecoverySettings settings =
+        recovery.over(
+            teacher == null ? RecoverySettings.PLAIN : RecoverySettings.DISTILLATION,
+            pruning.over(PruningSettings.SEMI_STRUCTURED));
+    if (!settings.masks().chosen()) {
+      refuse(RecoveryOptions.CHOICES, PruningOptions.class);
+    }
     resumable();
     Steps.Trained trained =
         Steps.train(
@@ -69,9 +76,7 @@ final class TrainCommand extends HalveCommand {
             data.over(DataSettings.SYNTHETIC, true, training.evaluates()),
             features.over(FeatureSettings.DEFAULT),
             training.over(TrainingSettings.DEFAULT),
-            recovery.over(
-                teacher == null ? RecoverySettings.PLAIN : RecoverySettings.DISTILLATION,
-                pruning.over(PruningSettings.SEMI_STRUCTURED)),
+            settings,
             teacher,
             text,
             out,
