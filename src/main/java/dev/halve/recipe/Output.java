@@ -13,9 +13,10 @@ final class Output {
   /**
    * Tries a folder that need not exist yet, and leaves nothing behind.
    *
+   * @return the deepest folder on the way to it that is there
    * @throws HalveException if it cannot be made or written to
    */
-  static void require(Path folder) {
+  static Path require(Path folder) {
     Path existing = folder.toAbsolutePath().normalize();
     while (existing.getParent() != null && !Files.exists(existing)) {
       existing = existing.getParent();
@@ -28,6 +29,7 @@ final class Output {
     } catch (IOException failure) {
       throw HalveException.of("write to", folder, failure);
     }
+    return existing;
   }
 
   /** Tries a file that is to be replaced or made. */

@@ -121,35 +121,37 @@ public final class Steps {
               + " or delete "
               + checkpoint);
     }
-    Output.require(out);
-    TrainingRun run = new TrainingRun("train", model, training, recovery, teacher, checkpoint, out);
-    if (!resume) {
-      run.forget();
-    }
-    SquadDataset questions = QuestionData.train(data, progress);
-    TrainingRun.Scoring scoring =
-        training.evalSteps() == 0
-            ? null
-            : TrainingRun.scoring(
-                QuestionData.eval(data, progress), features, EvaluationSettings.DEFAULT);
-    try (Device opened = Devices.openForTraining(device)) {
-      return run.run(
-          opened,
-          tokenizer -> {
-            List<TrainingRow> rows =
-                TrainingRun.rows(
-                    QaFeatures.of(
-                        tokenizer,
-                        questions.examples(),
-                        features.maxLength(),
-                        features.docStride()));
-            if (text != null) {
-              rows.addAll(unlabelled(tokenizer, text, features.maxLength(), training.seed()));
-            }
-            return rows;
-          },
-          scoring,
-          progress);
+    try (FolderLock _ = FolderLock.of(out)) {
+      TrainingRun run =
+          new TrainingRun("train", model, training, recovery, teacher, checkpoint, out);
+      if (!resume) {
+        run.forget();
+      }
+      SquadDataset questions = QuestionData.train(data, progress);
+      TrainingRun.Scoring scoring =
+          training.evalSteps() == 0
+              ? null
+              : TrainingRun.scoring(
+                  QuestionData.eval(data, progress), features, EvaluationSettings.DEFAULT);
+      try (Device opened = Devices.openForTraining(device)) {
+        return run.run(
+            opened,
+            tokenizer -> {
+              List<TrainingRow> rows =
+                  TrainingRun.rows(
+                      QaFeatures.of(
+                          tokenizer,
+                          questions.examples(),
+                          features.maxLength(),
+                          features.docStride()));
+              if (text != null) {
+                rows.addAll(unlabelled(tokenizer, text, features.maxLength(), training.seed()));
+              }
+              return rows;
+            },
+            scoring,
+            progress);
+      }
     }
   }
 
@@ -210,7 +212,7 @@ public final class Steps {
     boolean activations = plan.needsText() || reconstruction != null;
     try (Device opened = Devices.openForTraining(activations ? device : "cpu");
         LoadedModel loaded = LoadedModel.ofEncoder(model, opened, progress)) {
-      loaded.model().toDense();
+      Compression.decompress(loaded.model());
       List<PackedBatch> calibration = loaded.calibration(plan);
       long started = System.nanoTime();
       List<String> keptDense =
@@ -236,7 +238,7 @@ public final class Steps {
       return new Pruned(
           out,
           plan.label(),
-          LayerSparsity.overall(layers),
+          Pruning.sparsity(layers),
           seconds,
           layers,
           outcome.leftDense().stream().map(name -> name + ".weight").toList(),

@@ -64,9 +64,9 @@ public final class Tutorial {
    */
   public static Results run(
       TutorialSettings settings, Path out, boolean resume, Progress progress) {
-    Output.require(out);
-    RunFile run = RunFile.open(out, settings, resume);
-    try (Device device = Devices.openForTraining(settings.device())) {
+    try (FolderLock _ = FolderLock.of(out);
+        Device device = Devices.openForTraining(settings.device())) {
+      RunFile run = RunFile.open(out, settings, resume);
       return new Tutorial(settings, out, progress, device, run).run();
     }
   }
