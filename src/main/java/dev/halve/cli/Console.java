@@ -2,6 +2,7 @@ package dev.halve.cli;
 
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
+import java.io.IOException;
 import java.io.PrintStream;
 import java.io.PrintWriter;
 import java.lang.reflect.Constructor;
@@ -71,6 +72,24 @@ record Console(PrintStream out, PrintStream err, boolean terminal) {
   /** The answer for a program: one JSON object. */
   void json(Object value) {
     out.println(JSON.writeValueAsString(value));
+  }
+
+  /**
+   * Why an answer did not get out, such as a full disk; null where it did, and where its reader has
+   * seen enough, as {@code head} has. The stream keeps the failure and not its reason: one more
+   * byte brings that out.
+   */
+  String unwritten() {
+    if (!out.checkError()) {
+      return null;
+    }
+    try (FileOutputStream again = new FileOutputStream(FileDescriptor.out)) {
+      again.write('\n');
+      return "a part is missing";
+    } catch (IOException failure) {
+      String reason = String.valueOf(failure.getMessage());
+      return reason.toLowerCase(Locale.ROOT).contains("pipe") ? null : reason;
+    }
   }
 
   void error(String line) {

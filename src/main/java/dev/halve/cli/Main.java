@@ -1,10 +1,15 @@
 package dev.halve.cli;
 
 import dev.halve.core.HalveException;
+import dev.halve.recipe.MaskSettings;
+import dev.halve.recipe.PruningMethod;
 import dev.halve.recipe.StoppedException;
+import dev.halve.recipe.TrainingSettings;
 import java.util.List;
 import java.util.Locale;
 import java.util.concurrent.Callable;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Help.Ansi;
@@ -14,6 +19,7 @@ import picocli.CommandLine.Option;
 import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.ScopeType;
 import picocli.CommandLine.Spec;
+import picocli.CommandLine.TypeConversionException;
 import picocli.CommandLine.UnmatchedArgumentException;
 
 /** Entry point of the {@code halve} command. */
@@ -89,11 +95,15 @@ public final class Main implements Callable<Integer> {
   }
 
   public static void main(String[] args) {
-    // What is said is English, and so are its numbers.
-    Locale.setDefault(Locale.ROOT);
     Console console = Console.ofProcess();
     Interruption interruption = Interruption.ofProcess(console);
-    System.exit(interruption.ended(run(args, console, interruption)));
+    int exitCode = run(args, console, interruption);
+    String unwritten = console.unwritten();
+    if (unwritten != null && exitCode == 0) {
+      console.error("halve: cannot write the answer to standard output: " + unwritten);
+      exitCode = BAD_INPUT;
+    }
+    System.exit(interruption.ended(exitCode));
   }
 
   /** Runs one command line and returns its exit code. */
@@ -101,21 +111,42 @@ public final class Main implements Callable<Integer> {
     CommandLine commandLine = commandLine(console, interruption);
     try {
       return commandLine.execute(args);
-    } catch (Error fatal) {
-      return commandLine.<Main>getCommand().failed(fatal);
+    } catch (Error error) {
+      return ((Main) commandLine.getCommand()).failed(error);
     }
   }
 
   static CommandLine commandLine(Console console, Interruption interruption) {
     Main main = new Main(console, interruption);
-    return new CommandLine(main)
+    CommandLine commandLine = new CommandLine(main);
+    choice(commandLine, PruningMethod.class);
+    choice(commandLine, TrainingSettings.Schedule.class);
+    choice(commandLine, MaskSettings.Growth.class);
+    return commandLine
         .setOut(console.outWriter())
         .setErr(console.errWriter())
         .setColorScheme(CommandLine.Help.defaultColorScheme(Ansi.OFF))
         .setUsageHelpWidth(WIDTH)
-        .setCaseInsensitiveEnumValuesAllowed(true)
         .setParameterExceptionHandler((exception, arguments) -> main.misused(exception))
         .setExecutionExceptionHandler((exception, command, result) -> main.failed(exception));
+  }
+
+  /** Takes the names of constants as the help spells them. */
+  private static <E extends Enum<E>> void choice(CommandLine commandLine, Class<E> type) {
+    commandLine.registerConverter(
+        type,
+        text ->
+            Stream.of(type.getEnumConstants())
+                .filter(each -> each.name().equalsIgnoreCase(text))
+                .findFirst()
+                .orElseThrow(() ->
+                    new TypeConversionException(
+                        "expected one of %s, found '%s'"
+                            .formatted(
+                                Stream.of(type.getEnumConstants())
+                                    .map(each -> each.name().toLowerCase(Locale.ROOT))
+                                    .collect(Collectors.joining(", ")),
+                                text))));
   }
 
   @Override
@@ -166,9 +197,10 @@ public final class Main implements Callable<Integer> {
       }
       case OutOfMemoryError full -> {
         console.error(
-            "halve: out of memory (%s); take a smaller model, batch or calibration text, or give Java more with JDK_JAVA_OPTIONS=-Xmx8g"
-                .formatted(full.getMessage()));
-        yield UNEXPECTED;
+            "halve: not enough memory (%s; heap up to %s); take smaller batches or shorter rows, or"
+                    .formatted(full.getMessage(), Bytes.text(Runtime.getRuntime().maxMemory()))
+                + " a machine that has more");
+        yield BAD_INPUT;
       }
       default -> {
         console.error(

@@ -2,7 +2,6 @@ package dev.halve.cli;
 
 import dev.halve.recipe.Quickstart;
 import picocli.CommandLine.Command;
-import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** {@code halve quickstart}. */
@@ -18,7 +17,12 @@ import picocli.CommandLine.Option;
       "  ./halve quickstart --tokens 128 --in 768 --out 3072 --json"
     })
 final class QuickstartCommand extends HalveCommand {
-  @Mixin private DeviceOption device;
+  @Option(
+      names = "--device",
+      paramLabel = "DEVICE",
+      defaultValue = "auto",
+      description = "cpu, cuda:0, or auto: the first GPU that works, else the CPU (default: auto).")
+  private String device;
 
   @Option(
       names = "--tokens",
@@ -43,7 +47,7 @@ final class QuickstartCommand extends HalveCommand {
     Quickstart.Layer base = Quickstart.Layer.TUTORIAL;
     Quickstart.Result result =
         Quickstart.run(
-            device.name(),
+            device,
             new Quickstart.Layer(
                 tokens == null ? base.tokens() : tokens,
                 in == null ? base.in() : in,

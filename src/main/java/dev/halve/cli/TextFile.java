@@ -2,6 +2,7 @@ package dev.halve.cli;
 
 import dev.halve.core.HalveException;
 import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
@@ -12,8 +13,10 @@ final class TextFile {
   static String read(Path file) {
     try {
       return Files.readString(file);
+    } catch (CharacterCodingException notText) {
+      throw new HalveException(file + " is not UTF-8 text", notText);
     } catch (IOException unreadable) {
-      throw HalveException.of("read", file, unreadable);
+      throw new HalveException(file + " cannot be read; check the path and its rights", unreadable);
     }
   }
 }

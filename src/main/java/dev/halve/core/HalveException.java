@@ -1,7 +1,6 @@
 package dev.halve.core;
 
 import java.io.IOException;
-import java.nio.charset.CharacterCodingException;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystemException;
@@ -44,7 +43,6 @@ public final class HalveException extends RuntimeException {
           case AccessDeniedException denied -> "permission denied";
           case FileAlreadyExistsException exists -> "a file is in the way: " + exists.getFile();
           case NotDirectoryException file -> "not a folder: " + file.getFile();
-          case CharacterCodingException notText -> "it is no text in UTF-8; convert it";
           case FileSystemException other when other.getReason() != null -> other.getReason();
           default -> cause.getMessage() == null ? cause.toString() : cause.getMessage();
         };

@@ -9,9 +9,16 @@ final class CudaGraph implements AutoCloseable {
     OpenResources.opened();
   }
 
-  /** As {@link CudaContext#record} says. */
+  /** Records what the work queues on the context's stream; nothing of it runs. */
   static CudaGraph record(CudaContext context, Runnable work) {
-    long graph = context.record(work);
+    CudaDriver.beginCapture(context.stream());
+    long graph = 0;
+    try {
+      work.run();
+    } finally {
+      // Also after a failure: a stream left in capture can do nothing else.
+      graph = CudaDriver.endCapture(context.stream());
+    }
     try {
       return new CudaGraph(CudaDriver.instantiate(graph));
     } finally {

@@ -1,13 +1,13 @@
 package dev.halve.cuda;
 
 import dev.halve.core.HalveException;
-import dev.halve.core.io.CacheFolder;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.AtomicMoveNotSupportedException;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
@@ -31,9 +31,20 @@ final class KernelCache {
     this.folder = folder;
   }
 
-  /** The user's cache. */
+  /**
+   * The user's cache: {@code HALVE_CACHE} if set, else {@code halve} in the system's folder for
+   * caches.
+   */
   static KernelCache ofUser() {
-    return new KernelCache(CacheFolder.of("cuda"));
+    String chosen = System.getenv("HALVE_CACHE");
+    String xdg = System.getenv("XDG_CACHE_HOME");
+    Path folder =
+        chosen != null
+            ? Path.of(chosen)
+            : xdg != null
+                ? Path.of(xdg, "halve")
+                : Path.of(System.getProperty("user.home"), ".cache", "halve");
+    return new KernelCache(folder.resolve("cuda"));
   }
 
   /** The name under which the content that these parts determine is kept. */
@@ -53,7 +64,9 @@ final class KernelCache {
     byte[] file;
     try {
       file = Files.readAllBytes(folder.resolve(key));
-    } catch (IOException absentOrUnreadable) {
+    } catch (NoSuchFileException absent) {
+      return Optional.empty();
+    } catch (IOException unreadable) {
       return Optional.empty();
     }
     int length = file.length - CHECKSUM_BYTES;

@@ -38,19 +38,20 @@ public final class Devices {
       try {
         index = Integer.parseInt(name.substring(colon + 1));
       } catch (NumberFormatException notANumber) {
-        throw new HalveException(
-            "'" + name + "' is no device; use cpu, cuda:0 or auto", notANumber);
+        throw unknown(name, notANumber);
       }
     }
-    List<String> kinds = new ArrayList<>();
     for (DeviceProvider provider : ServiceLoader.load(DeviceProvider.class)) {
       if (provider.kind().equals(kind)) {
         return opener.apply(provider, index);
       }
-      kinds.add(provider.kind());
     }
-    throw new HalveException(
-        "'" + name + "' is no device; this build has " + String.join(", ", kinds));
+    throw unknown(name, null);
+  }
+
+  private static HalveException unknown(String name, NumberFormatException notANumber) {
+    return new HalveException(
+        "'%s' is no device; use cpu, cuda:0 (the first GPU) or auto".formatted(name), notANumber);
   }
 
   /** Everything that every provider looked for. */

@@ -71,8 +71,9 @@ public record PackedBatch(int[] tokenIds, int[] typeIds, int[] rowOffsets) {
   public void check(BertConfig config) {
     if (longestRow() > config.maxPositionEmbeddings()) {
       throw new HalveException(
-          "a row of %d tokens is longer than the model's %d positions; lower max_length"
-              .formatted(longestRow(), config.maxPositionEmbeddings()));
+          "a row of %d tokens is longer than the model's %d positions; lower max_length to %d"
+              .formatted(
+                  longestRow(), config.maxPositionEmbeddings(), config.maxPositionEmbeddings()));
     }
     if (outside(tokenIds, config.vocabSize()) || outside(typeIds, config.typeVocabSize())) {
       reject(config);

@@ -35,8 +35,10 @@ public final class Answers {
   public Answers(QaFeatures features, int nBest, int maxAnswerTokens) {
     this.features = features;
     this.maxAnswerTokens = maxAnswerTokens;
-    this.starts = new Best(nBest);
-    this.ends = new Best(nBest);
+    int longest =
+        features.features().stream().mapToInt(row -> row.inputIds().length).max().orElse(0);
+    this.starts = new Best(Math.min(nBest, longest));
+    this.ends = new Best(Math.min(nBest, longest));
     this.best = new Prediction[features.examples().size()];
   }
 

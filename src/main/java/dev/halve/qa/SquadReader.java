@@ -14,6 +14,7 @@ import java.util.Set;
 import tools.jackson.core.JacksonException;
 import tools.jackson.core.JsonParser;
 import tools.jackson.core.JsonToken;
+import tools.jackson.core.exc.JacksonIOException;
 import tools.jackson.databind.JsonNode;
 
 /** One reading of one SQuAD v1.1 file. */
@@ -33,6 +34,9 @@ final class SquadReader {
       document(json);
     } catch (IOException e) {
       throw HalveException.of("read", file, e);
+    } catch (JacksonIOException e) {
+      // Such as a folder, which opens as a file and cannot be read as one.
+      throw HalveException.of("read", file, e.getCause());
     } catch (JacksonException e) {
       throw new HalveException(file + ": " + Json.describe(e), e);
     }

@@ -53,7 +53,7 @@ final class BenchmarkEncoder implements AutoCloseable {
       Device device, PretrainedModel pretrained, boolean head, Progress progress) {
     BertForQuestionAnswering stored =
         pretrained.questionAnswering(device, SEED, head ? progress::note : _ -> {});
-    stored.toDense();
+    Compression.decompress(stored);
     return new BenchmarkEncoder(stored, head, true);
   }
 
@@ -72,7 +72,7 @@ final class BenchmarkEncoder implements AutoCloseable {
   }
 
   void compress() {
-    model.toSparseSemiStructured();
+    Compression.compress(model);
   }
 
   /** Bytes of the encoder's linear weights in the device's memory. */

@@ -30,7 +30,7 @@ public final class Sensitivity {
             asked == null
                 ? LoadedModel.ofEncoder(model, cpu, progress)
                 : LoadedModel.open(model, cpu, 0, progress)) {
-      loaded.model().toDense();
+      Compression.decompress(loaded.model());
       List<PackedBatch> text =
           Calibration.batches(loaded.tokenizer(), loaded.model().bert(), plan.calibration());
       Examination examination =

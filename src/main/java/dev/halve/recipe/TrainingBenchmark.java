@@ -61,7 +61,7 @@ public final class TrainingBenchmark {
   public static Result run(BenchmarkSettings settings, Progress progress) {
     try (PretrainedModel pretrained =
             Benchmark.shape(settings.model()) == null
-                ? StoredModel.open(settings.model(), progress)
+                ? PretrainedModel.open(settings.model())
                 : null;
         Device device = Devices.openForTraining(settings.device());
         BertForQuestionAnswering model = model(settings, pretrained, device)) {
@@ -90,7 +90,7 @@ public final class TrainingBenchmark {
       return PretrainedModel.random(device, config, 0);
     }
     BertForQuestionAnswering model = pretrained.questionAnswering(device, 0, _ -> {});
-    model.toDense();
+    Compression.decompress(model);
     return model;
   }
 

@@ -9,7 +9,6 @@ import dev.halve.qa.QaFeatures;
 import dev.halve.qa.SquadDataset;
 import dev.halve.qa.SquadScore;
 import dev.halve.qa.Tokenizer;
-import dev.halve.report.LayerSparsity;
 import dev.halve.report.Score;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -131,7 +130,7 @@ record TrainingRun(
               trainer.state().step(),
               kept.seconds() + seconds,
               trainer.tokens() / Math.max(seconds, 1e-9),
-              LayerSparsity.overall(Pruning.layers(loaded.model())),
+              Pruning.sparsity(Pruning.layers(loaded.model())),
               trainer.state().loss(),
               trainer.state().scores());
       Json.write(record(), new Finished(fresh, trained));

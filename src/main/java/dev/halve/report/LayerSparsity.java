@@ -1,6 +1,5 @@
 package dev.halve.report;
 
-import java.util.List;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
 import tools.jackson.databind.annotation.JsonNaming;
 
@@ -24,12 +23,4 @@ public record LayerSparsity(
     String pattern,
     double sparsity,
     long denseBytes,
-    long compressedBytes) {
-  /** The share of zeros in all of them together. */
-  public static double overall(List<LayerSparsity> layers) {
-    double elements = layers.stream().mapToDouble(layer -> layer.out() * layer.in()).sum();
-    double zeros =
-        layers.stream().mapToDouble(layer -> layer.out() * layer.in() * layer.sparsity()).sum();
-    return elements == 0 ? 0 : zeros / elements;
-  }
-}
+    long compressedBytes) {}

@@ -11,9 +11,12 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.channels.FileChannel;
+import java.nio.channels.FileLock;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
@@ -49,11 +52,14 @@ class BadInputTest {
     questions = SmallModel.questions(shared.resolve("questions.json"));
   }
 
-  private static void assertRefused(CommandLineRun run, String... named) {
+  private static void assertRefused(CommandLineRun run, Object... named) {
     assertThat(run.exitCode()).as(run.err()).isEqualTo(2);
     assertThat(run.out()).isEmpty();
     assertThat(run.err().lines()).as(run.err()).hasSize(1);
-    assertThat(run.err()).startsWith("halve: ").contains(named);
+    assertThat(run.err()).matches("(?s)halve( [a-z]+)?: .*");
+    for (Object each : named) {
+      assertThat(run.err()).contains(each.toString());
+    }
   }
 
   /** Files and folders below the test's own folder that were not there before. */
@@ -265,7 +271,9 @@ class BadInputTest {
     assertRefused(
         halve("predict", "--model", good, "--device", "tpu", "--question", "a", "--context", "b"),
         "tpu",
-        "cpu");
+        "cpu",
+        "cuda:0",
+        "auto");
     assertRefused(halve("eval", "--model", good, "--data", "trivia"), "trivia", "squad");
     assertRefused(halve("tutorial", "--preset", "huge"), "huge", "quick");
   }
@@ -361,6 +369,109 @@ class BadInputTest {
 
   private static Object[] with(Object[] first, Object... more) {
     return Stream.concat(Arrays.stream(first), Arrays.stream(more)).toArray();
+  }
+
+  /** Who asks for something in vain should hear of it at once, not after hours. */
+  @Test
+  void optionsThatWouldDoNothing() {
+    Path out = folder.resolve("out");
+    String[][] prune = {
+      {"--epochs", "8", "--retrain"},
+      {"--temperature", "2", "--retrain"},
+      {"--resume", "", "--retrain"},
+      {"--n-best", "3", "--compare"},
+      {"--max-length", "64", "--sensitivity"},
+      {"--train", questions.toString(), "--retrain"},
+      {"--plot", "layers.png", "--sensitivity"}
+    };
+    for (String[] each : prune) {
+      Object[] option =
+          each[1].isEmpty() ? new Object[] {each[0]} : new Object[] {each[0], each[1]};
+      assertRefused(pruneBy(good, option), each[0] + " does nothing without", each[2]);
+    }
+    assertRefused(pruneBy(good, "--compare", "--retrain"), "--compare", "exclude each other");
+    Object[] train = {"train", "--model", good, "--train", questions, "--out", out};
+    String[] choices = {"--masked-keep", "--masked-decay", "--sparsity-schedule"};
+    assertRefused(halve(with(train, "--mask-steps", 5)), with(choices, "--mask-steps"));
+    assertRefused(halve(with(train, "--sparsity-level", 0.9)), with(choices, "--sparsity-level"));
+    assertRefused(halve(with(train, "--temperature", 2)), "--temperature", "--logit-weight");
+    assertThat(out).doesNotExist();
+  }
+
+  @Test
+  void namesThatAreNoChoice() {
+    assertRefused(
+        halve("train", "--model", good, "--out", "x", "--schedule", "steep"),
+        "--schedule",
+        "constant, linear",
+        "'steep'");
+    assertRefused(pruneBy(good, "--method", "best"), "--method", "sparsegpt", "'best'");
+  }
+
+  /** More than memory holds is bad input too, whether it is the heap's or outside. */
+  @Test
+  void moreThanMemoryHolds() {
+    Object[] huge = {"--out", 1 << 30, "--in", 1 << 20, "--repeats", 3, "--device", "cpu"};
+    assertRefused(halve(with(new Object[] {"quickstart"}, huge)), "not enough memory", "smaller");
+    assertRefused(
+        halve("bench", "--model", good, "--device", "cpu", "--batches", Integer.MAX_VALUE),
+        "not enough memory",
+        "smaller");
+  }
+
+  @Test
+  void aFolderInPlaceOfQuestions() {
+    assertRefused(
+        halve("eval", "--model", good, "--eval", folder), "cannot read " + folder, "irectory");
+  }
+
+  /** Two runs in one folder would leave a model of one and the record of the other. */
+  @Test
+  void aFolderThatAnotherRunWorksIn() throws IOException {
+    Path out = Files.createDirectories(folder.resolve("out"));
+    try (FileChannel other =
+            FileChannel.open(
+                out.resolve(".halve.lock"), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+        FileLock lock = other.lock()) {
+      assertThat(lock.isValid()).isTrue();
+      for (String command : List.of("train", "tutorial")) {
+        assertRefused(
+            halve(
+                command, "--model", good, "--train", questions, "--eval", questions, "--out", out),
+            "another run is at work in " + out);
+      }
+    }
+    // What a killed run leaves is in nobody's way, and goes.
+    CommandLineRun run =
+        halve(
+            "train",
+            "--model",
+            good,
+            "--train",
+            questions,
+            "--max-length",
+            64,
+            "--max-steps",
+            1,
+            "--device",
+            "cpu",
+            "--out",
+            out);
+    assertThat(run.exitCode()).as(run.err()).isZero();
+    assertThat(out.resolve(".halve.lock")).doesNotExist();
+  }
+
+  @Test
+  @EnabledOnOs(value = OS.LINUX, disabledReason = "/dev/full is Linux's")
+  void anAnswerThatDoesNotFit() throws Exception {
+    List<String> command = new ArrayList<>(List.of("bash", "-c", "\"$@\" >/dev/full", "-"));
+    command.addAll(HalveProcess.command("inspect", good));
+    Process process = new ProcessBuilder(command).start();
+    String err = new String(process.getErrorStream().readAllBytes(), StandardCharsets.UTF_8);
+    assertThat(process.waitFor()).as(err).isEqualTo(2);
+    assertThat(err).contains("halve: cannot write the answer to standard output: No space left");
+    command.set(2, "\"$@\" | head -n 1");
+    assertThat(new ProcessBuilder(command).start().getInputStream().readAllBytes()).isNotEmpty();
   }
 
   @Test

@@ -77,6 +77,13 @@ class AnswersTest {
   }
 
   @Test
+  void triesAllWhereMoreAreAskedForThanThereAre() {
+    Answers answers = new Answers(features(10, 10), Integer.MAX_VALUE, 30);
+    answers.add(0, logits(14, 0, 9, 1, 8, 5, 7), logits(14, 0, 9, 1, 8, 6, 7));
+    assertThat(answers.best(0).score()).isEqualTo(14);
+  }
+
+  @Test
   void takesTheBestOverTheWindowsInWhateverOrderTheyCome() {
     float[][] starts = {logits(9, 3, 1), logits(9, 4, 5), logits(8, 3, 5)};
     float[][] ends = {logits(9, 3, 1), logits(9, 4, 5), logits(8, 3, 5)};
