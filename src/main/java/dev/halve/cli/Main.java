@@ -95,6 +95,8 @@ public final class Main implements Callable<Integer> {
   }
 
   public static void main(String[] args) {
+    // What is said is English, and so are its numbers.
+    Locale.setDefault(Locale.ROOT);
     Console console = Console.ofProcess();
     Interruption interruption = Interruption.ofProcess(console);
     int exitCode = run(args, console, interruption);
@@ -111,8 +113,8 @@ public final class Main implements Callable<Integer> {
     CommandLine commandLine = commandLine(console, interruption);
     try {
       return commandLine.execute(args);
-    } catch (Error error) {
-      return ((Main) commandLine.getCommand()).failed(error);
+    } catch (Error fatal) {
+      return commandLine.<Main>getCommand().failed(fatal);
     }
   }
 
@@ -197,10 +199,9 @@ public final class Main implements Callable<Integer> {
       }
       case OutOfMemoryError full -> {
         console.error(
-            "halve: not enough memory (%s; heap up to %s); take smaller batches or shorter rows, or"
-                    .formatted(full.getMessage(), Bytes.text(Runtime.getRuntime().maxMemory()))
-                + " a machine that has more");
-        yield BAD_INPUT;
+            "halve: out of memory (%s); take a smaller model, batch or calibration text, or give Java more with JDK_JAVA_OPTIONS=-Xmx8g"
+                .formatted(full.getMessage()));
+        yield UNEXPECTED;
       }
       default -> {
         console.error(

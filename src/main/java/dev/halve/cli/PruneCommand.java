@@ -97,6 +97,9 @@ final class PruneCommand extends HalveCommand {
     if (out == null) {
       throw new HalveException("--out FOLDER is missing: where the pruned model goes");
     }
+    if (retrain) {
+      resumable();
+    }
     prune(console, progress);
     if (retrain) {
       retrain(console, progress);

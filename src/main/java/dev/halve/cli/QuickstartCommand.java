@@ -2,6 +2,7 @@ package dev.halve.cli;
 
 import dev.halve.recipe.Quickstart;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** {@code halve quickstart}. */
@@ -17,12 +18,7 @@ import picocli.CommandLine.Option;
       "  ./halve quickstart --tokens 128 --in 768 --out 3072 --json"
     })
 final class QuickstartCommand extends HalveCommand {
-  @Option(
-      names = "--device",
-      paramLabel = "DEVICE",
-      defaultValue = "auto",
-      description = "cpu, cuda:0, or auto: the first GPU that works, else the CPU (default: auto).")
-  private String device;
+  @Mixin private DeviceOption device;
 
   @Option(
       names = "--tokens",
@@ -47,7 +43,7 @@ final class QuickstartCommand extends HalveCommand {
     Quickstart.Layer base = Quickstart.Layer.TUTORIAL;
     Quickstart.Result result =
         Quickstart.run(
-            device,
+            device.name(),
             new Quickstart.Layer(
                 tokens == null ? base.tokens() : tokens,
                 in == null ? base.in() : in,

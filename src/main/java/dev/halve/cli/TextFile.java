@@ -2,7 +2,6 @@ package dev.halve.cli;
 
 import dev.halve.core.HalveException;
 import java.io.IOException;
-import java.nio.charset.CharacterCodingException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
@@ -13,10 +12,8 @@ final class TextFile {
   static String read(Path file) {
     try {
       return Files.readString(file);
-    } catch (CharacterCodingException notText) {
-      throw new HalveException(file + " is not UTF-8 text", notText);
     } catch (IOException unreadable) {
-      throw new HalveException(file + " cannot be read; check the path and its rights", unreadable);
+      throw HalveException.of("read", file, unreadable);
     }
   }
 }

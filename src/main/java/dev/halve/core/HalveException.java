@@ -1,6 +1,7 @@
 package dev.halve.core;
 
 import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystemException;
@@ -43,6 +44,7 @@ public final class HalveException extends RuntimeException {
           case AccessDeniedException denied -> "permission denied";
           case FileAlreadyExistsException exists -> "a file is in the way: " + exists.getFile();
           case NotDirectoryException file -> "not a folder: " + file.getFile();
+          case CharacterCodingException notText -> "it is no text in UTF-8; convert it";
           case FileSystemException other when other.getReason() != null -> other.getReason();
           default -> cause.getMessage() == null ? cause.toString() : cause.getMessage();
         };

@@ -27,6 +27,7 @@ final class CublasLt implements AutoCloseable {
               "cublasLt64_13.dll",
               "cublasLt64_12.dll"));
 
+  private static final MethodHandle GET_VERSION = LIBRARY.function("cublasLtGetVersion", "");
   private static final MethodHandle CREATE = LIBRARY.function("cublasLtCreate", "J");
   private static final MethodHandle DESTROY = LIBRARY.function("cublasLtDestroy", "J");
   private static final MethodHandle DESC_CREATE =
@@ -86,6 +87,15 @@ final class CublasLt implements AutoCloseable {
 
   static String path() {
     return LIBRARY.path();
+  }
+
+  /** 130100 for 13.1.0; an algorithm means something to the version that proposed it. */
+  static int version() {
+    try {
+      return (int) GET_VERSION.invokeExact();
+    } catch (Throwable thrown) {
+      throw NativeLibrary.unexpected(thrown);
+    }
   }
 
   /**

@@ -75,7 +75,7 @@ final class CublasProducts implements AutoCloseable {
       CublasLt.Product product, CublasLt.Form form, int size, Operands operands, long workspace) {
     String[] question = {
       "product of fp32 sums",
-      CublasLt.path(),
+      "cuBLASLt " + CublasLt.version(),
       bfloat16 ? "bf16" : "fp16",
       form.about(size).toString()
     };

@@ -12,6 +12,7 @@ final class CudaContext implements AutoCloseable {
   private final long context;
   private final long stream;
   private boolean rehearsing;
+  private boolean recording;
 
   /**
    * @throws HalveException if the GPU cannot be used, with the reason and the way out
@@ -63,6 +64,35 @@ final class CudaContext implements AutoCloseable {
     return rehearsing;
   }
 
+  /**
+   * Records what work queues on the stream; nothing of it runs. The work may not ask for memory: it
+   * would be the graph's, and gone with it.
+   *
+   * @return the driver's graph
+   */
+  long record(Runnable work) {
+    CudaDriver.beginCapture(stream);
+    recording = true;
+    try {
+      work.run();
+    } catch (Throwable failed) {
+      // A stream left in capture can do nothing else.
+      try {
+        CudaDriver.destroyGraph(CudaDriver.endCapture(stream));
+      } catch (HalveException alsoFailed) {
+        failed.addSuppressed(alsoFailed);
+      }
+      throw failed;
+    } finally {
+      recording = false;
+    }
+    return CudaDriver.endCapture(stream);
+  }
+
+  boolean recording() {
+    return recording;
+  }
+
   void synchronize() {
     CudaDriver.synchronize(stream);
   }
@@ -73,6 +103,9 @@ final class CudaContext implements AutoCloseable {
    * @throws HalveException if too little is free
    */
   long allocate(long bytes) {
+    if (recording) {
+      throw new IllegalStateException("memory asked for in recorded work");
+    }
     long address = CudaDriver.allocate(Math.max(bytes, 1), stream);
     if (address == 0) {
       // Memory that the driver's pool holds back for reuse may be what is missing.

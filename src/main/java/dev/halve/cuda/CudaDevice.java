@@ -26,20 +26,24 @@ import dev.halve.engine.Pool;
 import dev.halve.engine.Replay;
 import dev.halve.engine.Weight;
 import java.lang.foreign.Arena;
+import java.util.ArrayDeque;
+import java.util.Deque;
 import java.util.List;
+import java.util.function.Consumer;
 
 /**
  * One NVIDIA GPU: inference in fp16 or bf16 with fp32 accumulation, and training in bf16, which
  * {@link CudaTraining} and what is built on it carry out.
  */
 final class CudaDevice implements Device {
+  /** Closes what was opened, the last first. */
+  private final Deque<Runnable> closing = new ArrayDeque<>();
+
   private final DType dtype;
   private final Arena arena = Arena.ofShared();
   private final CudaContext context;
   private final Kernels kernels;
-  private final KernelLaunch launch;
   private final Operations operations;
-  private final CublasProducts cublas;
   private final Products products;
   private final Staging staging;
   private final CudaTraining training;
@@ -60,30 +64,50 @@ final class CudaDevice implements Device {
    */
   CudaDevice(int index, DType dtype, KernelCache cache, boolean useCublas) {
     this.dtype = dtype;
-    this.context = new CudaContext(index);
-    this.kernels = new Kernels(context, cache, dtype);
-    this.launch = new KernelLaunch(arena, context.stream());
-    this.operations = new Operations(kernels, launch, context.properties());
-    Measured measured = new Measured(context, cache);
     boolean bfloat16 = dtype == DType.BF16;
-    this.cublas =
-        useCublas && CublasLt.present() ? new CublasProducts(context, measured, bfloat16) : null;
-    this.staging = new Staging(context);
-    int multiprocessors = context.properties().multiprocessors();
-    this.training = new CudaTraining(context, kernels, launch, staging, bfloat16);
-    this.geluGemm = new GeluGemm(context, kernels, launch, measured, training, bfloat16);
-    this.products =
-        new Products(context, kernels, launch, measured, operations, dtype, cublas, geluGemm);
-    ColumnSums sums = training.sums();
-    this.trainingProducts = new TrainingProducts(context, training, cublas);
-    this.trainingOperations =
-        new TrainingOperations(training, kernels, launch, sums, multiprocessors);
-    this.losses = new TrainingLosses(training, kernels, launch);
-    this.optimizer = new CudaAdamW(training, kernels, launch, context);
-    this.attention =
-        new TrainingAttention(
-            kernels, launch, operations, training, context.properties().isHopper());
-    this.biasScratch = new Scratch(context);
+    try {
+      closing.push(arena::close);
+      this.context = opened(new CudaContext(index), CudaContext::close);
+      GpuProperties gpu = context.properties();
+      this.kernels = opened(new Kernels(context, cache, dtype), Kernels::close);
+      KernelLaunch launch = new KernelLaunch(arena, context.stream());
+      this.operations = new Operations(kernels, launch, gpu);
+      Measured measured = new Measured(context, cache);
+      CublasProducts cublas = null;
+      if (useCublas && CublasLt.present()) {
+        cublas = opened(new CublasProducts(context, measured, bfloat16), CublasProducts::close);
+      }
+      this.staging = opened(new Staging(context), Staging::close);
+      this.training =
+          opened(
+              new CudaTraining(context, kernels, launch, staging, bfloat16), CudaTraining::close);
+      this.geluGemm = new GeluGemm(context, kernels, launch, measured, training, bfloat16);
+      this.products =
+          opened(
+              new Products(context, kernels, launch, measured, operations, dtype, cublas, geluGemm),
+              Products::close);
+      this.trainingProducts =
+          opened(new TrainingProducts(context, training, cublas), TrainingProducts::close);
+      this.trainingOperations =
+          new TrainingOperations(training, kernels, launch, training.sums(), gpu.multiprocessors());
+      this.losses = new TrainingLosses(training, kernels, launch);
+      this.optimizer = new CudaAdamW(training, kernels, launch, context);
+      this.attention = new TrainingAttention(kernels, launch, operations, training, gpu.isHopper());
+      this.biasScratch = opened(new Scratch(context), Scratch::close);
+    } catch (Throwable failed) {
+      closeOpened();
+      throw failed;
+    }
+  }
+
+  private <T> T opened(T resource, Consumer<T> close) {
+    closing.push(() -> close.accept(resource));
+    return resource;
+  }
+
+  private void closeOpened() {
+    closing.forEach(Runnable::run);
+    closing.clear();
   }
 
   CudaContext context() {
@@ -596,17 +620,8 @@ final class CudaDevice implements Device {
   @Override
   public void close() {
     context.makeCurrent();
+    training.joinSide();
     context.synchronize();
-    trainingProducts.close();
-    training.close();
-    staging.close();
-    products.close();
-    if (cublas != null) {
-      cublas.close();
-    }
-    biasScratch.close();
-    kernels.close();
-    context.close();
-    arena.close();
+    closeOpened();
   }
 }

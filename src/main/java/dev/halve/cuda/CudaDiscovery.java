@@ -105,11 +105,23 @@ final class CudaDiscovery {
     if (nvrtc == 0) {
       return "the CUDA run-time compiler NVRTC was not found; " + Nvrtc.ADVICE;
     }
+    if (nvrtc < oldestNvrtc(gpu)) {
+      return "NVRTC %s is too old for %s; install the CUDA toolkit %s or newer"
+          .formatted(dotted(nvrtc), gpu.architecture(), dotted(oldestNvrtc(gpu)));
+    }
     if (nvrtc / 1000 > driver / 1000) {
       return "NVRTC %s makes code that a driver for CUDA %s cannot load; update the driver, or install the CUDA %d toolkit"
           .formatted(dotted(nvrtc), dotted(driver), driver / 1000);
     }
     return "";
+  }
+
+  /** By the PTX that the kernels are written in, or since which CUDA there is such a GPU. */
+  private static int oldestNvrtc(GpuProperties gpu) {
+    if (gpu.major() >= 10) {
+      return 12_080;
+    }
+    return gpu.isHopper() ? 12_020 : 12_050;
   }
 
   /**

@@ -9,16 +9,9 @@ final class CudaGraph implements AutoCloseable {
     OpenResources.opened();
   }
 
-  /** Records what the work queues on the context's stream; nothing of it runs. */
+  /** As {@link CudaContext#record} says. */
   static CudaGraph record(CudaContext context, Runnable work) {
-    CudaDriver.beginCapture(context.stream());
-    long graph = 0;
-    try {
-      work.run();
-    } finally {
-      // Also after a failure: a stream left in capture can do nothing else.
-      graph = CudaDriver.endCapture(context.stream());
-    }
+    long graph = context.record(work);
     try {
       return new CudaGraph(CudaDriver.instantiate(graph));
     } finally {

@@ -40,13 +40,11 @@ final class CudaTraining implements AutoCloseable {
   private final StaleGradients stale;
   private final SparseGradients sparse;
   private final ColumnSums sums;
+  private final Scratch scratch;
   private final List<Long> owned = new ArrayList<>();
   private final long sideStream;
   private final long forked;
   private final long joined;
-  private long scratch;
-  private long scratchBytes;
-  private boolean recording;
   private boolean outstanding;
   private boolean tablesOutstanding;
 
@@ -60,6 +58,7 @@ final class CudaTraining implements AutoCloseable {
     this.sums = new ColumnSums(this, kernels, launch, context.properties().multiprocessors());
     this.staging = staging;
     this.bfloat16 = bfloat16;
+    this.scratch = new Scratch(context);
     this.scalars = allocate(256);
     this.stale = new StaleGradients(context);
     this.sparse = new SparseGradients(context, this);
@@ -87,17 +86,12 @@ final class CudaTraining implements AutoCloseable {
 
   /** Records what the work queues; none of it runs. */
   CudaGraph record(Runnable work) {
-    recording = true;
-    try {
-      return CudaGraph.record(
-          context,
-          () -> {
-            work.run();
-            join();
-          });
-    } finally {
-      recording = false;
-    }
+    return CudaGraph.record(
+        context,
+        () -> {
+          work.run();
+          join();
+        });
   }
 
   ColumnSums sums() {
@@ -127,16 +121,12 @@ final class CudaTraining implements AutoCloseable {
   }
 
   boolean recording() {
-    return recording;
+    return context.recording();
   }
 
-  /** Device memory for one operation at a time. Recorded launches keep what they were given. */
+  /** Device memory for one operation at a time, as {@link Scratch} says. */
   long scratch(long bytes) {
-    if (bytes > scratchBytes) {
-      scratchBytes = Math.max(bytes, 2 * scratchBytes);
-      scratch = allocate(scratchBytes);
-    }
-    return scratch;
+    return scratch.take(bytes);
   }
 
   /** The shape under which batches of about one size share a recording. */
@@ -173,14 +163,14 @@ final class CudaTraining implements AutoCloseable {
 
   /** Puts an optimizer's scalars there, unless the step has brought them. */
   void setOptimizer(AdamW settings, int step) {
-    if (!recording) {
+    if (!recording()) {
       set(new StepScalars(hostScalars.get(JAVA_INT, 0), settings, step));
     }
   }
 
   /** A use of dropout as the kernels take it; {@code DropoutSite} in dropout.cuh. */
   MemorySegment site(Dropout dropout) {
-    if (!dropout.isNone() && !recording && hostScalars.get(JAVA_INT, 0) != dropout.stepSeed()) {
+    if (!dropout.isNone() && !recording() && hostScalars.get(JAVA_INT, 0) != dropout.stepSeed()) {
       // Outside a replay the operation brings its own seed.
       hostScalars.set(JAVA_INT, 0, dropout.stepSeed());
       staging.copy(hostScalars, scalars);
@@ -262,6 +252,7 @@ final class CudaTraining implements AutoCloseable {
   @Override
   public void close() {
     owned.forEach(context::free);
+    scratch.close();
     CudaDriver.destroyEvent(forked);
     CudaDriver.destroyEvent(joined);
     CudaDriver.destroyStream(sideStream);

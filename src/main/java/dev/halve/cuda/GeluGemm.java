@@ -173,13 +173,16 @@ final class GeluGemm {
     if (name == null) {
       // Each run would add to the bias's gradient.
       long aside = operands.backward ? context.allocate(4L * operands.out) : 0;
-      Operands timed = operands.withBiasGradient(aside);
-      List<Measured.Candidate> runs = new ArrayList<>();
-      candidates.forEach(each -> runs.add(candidate(each, timed, separately)));
-      training.join();
-      name = measured.measure(runs, text).orElseThrow();
-      if (aside != 0) {
-        context.free(aside);
+      try {
+        Operands timed = operands.withBiasGradient(aside);
+        List<Measured.Candidate> runs = new ArrayList<>();
+        candidates.forEach(each -> runs.add(candidate(each, timed, separately)));
+        training.join();
+        name = measured.measure(runs, text).orElseThrow();
+      } finally {
+        if (aside != 0) {
+          context.free(aside);
+        }
       }
     }
     String chosen = new String(name, StandardCharsets.UTF_8);

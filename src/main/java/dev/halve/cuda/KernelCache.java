@@ -1,13 +1,13 @@
 package dev.halve.cuda;
 
 import dev.halve.core.HalveException;
+import dev.halve.core.io.CacheFolder;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.AtomicMoveNotSupportedException;
 import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
@@ -31,20 +31,9 @@ final class KernelCache {
     this.folder = folder;
   }
 
-  /**
-   * The user's cache: {@code HALVE_CACHE} if set, else {@code halve} in the system's folder for
-   * caches.
-   */
+  /** The user's cache. */
   static KernelCache ofUser() {
-    String chosen = System.getenv("HALVE_CACHE");
-    String xdg = System.getenv("XDG_CACHE_HOME");
-    Path folder =
-        chosen != null
-            ? Path.of(chosen)
-            : xdg != null
-                ? Path.of(xdg, "halve")
-                : Path.of(System.getProperty("user.home"), ".cache", "halve");
-    return new KernelCache(folder.resolve("cuda"));
+    return new KernelCache(CacheFolder.of("cuda"));
   }
 
   /** The name under which the content that these parts determine is kept. */
@@ -64,9 +53,7 @@ final class KernelCache {
     byte[] file;
     try {
       file = Files.readAllBytes(folder.resolve(key));
-    } catch (NoSuchFileException absent) {
-      return Optional.empty();
-    } catch (IOException unreadable) {
+    } catch (IOException absentOrUnreadable) {
       return Optional.empty();
     }
     int length = file.length - CHECKSUM_BYTES;

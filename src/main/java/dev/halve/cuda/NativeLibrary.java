@@ -91,7 +91,7 @@ final class NativeLibrary {
   }
 
   /**
-   * A function that returns a status as an int; null where the library lacks it.
+   * A function that returns an int, as most do for a status; null where the library lacks it.
    *
    * @param arguments one letter each: I int, J long, size or pointer, F float
    */

@@ -34,7 +34,7 @@ final class Nvrtc {
 
   /** What to do where {@link #present} is false. */
   static final String ADVICE =
-      "install the CUDA toolkit (12.0 or newer), or build Halve with 'mvn -Pnvrtc package', which"
+      "install the CUDA toolkit (12.5 or newer), or build Halve with 'mvn -Pnvrtc package', which"
           + " brings NVRTC";
 
   private Nvrtc() {}

@@ -2,6 +2,8 @@ package dev.halve.engine;
 
 import dev.halve.core.DType;
 import dev.halve.core.Tensor;
+import dev.halve.core.sparse.HybridTensor;
+import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.core.sparse.SparsityPattern;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
@@ -138,25 +140,34 @@ public final class BertForQuestionAnswering implements AutoCloseable {
   }
 
   /**
-   * Compresses every encoder weight that is 2:4, and frees its dense form.
+   * Compresses every encoder weight that is 2:4, as a whole or in blocks of its rows, and frees its
+   * dense form.
    *
    * @return the names of the layers that are left as they are, for their weights are not 2:4
    */
   public List<String> toSparseSemiStructured() {
     List<String> left = new ArrayList<>();
     for (Linear linear : bert.linears()) {
-      if (linear.weight() instanceof Weight.Compressed) {
+      if (!(linear.weight() instanceof Weight.Trainable)) {
         continue;
       }
       try (Arena arena = Arena.ofConfined()) {
-        if (SparsityPattern.of(linear.weight(arena)).semiStructured()) {
-          linear.toSparseSemiStructured();
+        Tensor weight = linear.weight(arena);
+        if (SparsityPattern.of(weight).semiStructured()) {
+          linear.setCompressed(SparseSemiStructuredTensor.compress(arena, weight));
+        } else if (HybridTensor.fits(weight)) {
+          linear.setHybrid(HybridTensor.compress(arena, weight));
         } else {
           left.add(linear.name());
         }
       }
     }
     return left;
+  }
+
+  /** Replaces every compressed weight of the encoder by its dense form, which can be trained. */
+  public void toDense() {
+    bert.linears().forEach(Linear::toDense);
   }
 
   /** Bytes that the encoder's linear weights take for inference. */

@@ -1,5 +1,6 @@
 package dev.halve.engine;
 
+import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.io.Json;
 import java.util.Arrays;
@@ -146,6 +147,7 @@ final class ConfigFile {
     ObjectNode json = base.deepCopy();
     json.putArray("architectures").add(family.className() + "ForQuestionAnswering");
     writeShape(config, json);
+    putType(json, DType.F32);
     json.remove("quantization_config");
     json.remove("compression_config");
     json.remove("halve");
@@ -153,6 +155,25 @@ final class ConfigFile {
       putCompressed(json, compressed);
     }
     return json;
+  }
+
+  /**
+   * Names the type of the stored weights, in which transformers then loads them.
+   *
+   * @throws HalveException for a type that is no model's
+   */
+  static void putType(ObjectNode json, DType dtype) {
+    String name =
+        switch (dtype) {
+          case F32 -> "float32";
+          case F16 -> "float16";
+          case BF16 -> "bfloat16";
+          default ->
+              throw new HalveException(
+                  "a model cannot be " + dtype + "; expected F32, F16 or BF16");
+        };
+    // transformers 5 calls the field dtype, and reads either.
+    json.put(json.has("dtype") ? "dtype" : "torch_dtype", name);
   }
 
   /** Says which weights are stored as values and metadata. */

@@ -259,7 +259,7 @@ final class ModelConverter {
     json.remove("quantization_config");
     json.remove("compression_config");
     if (dtype != null) {
-      json.put(json.has("dtype") ? "dtype" : "torch_dtype", torchName(dtype));
+      ConfigFile.putType(json, dtype);
     }
     if (layout != null && !compressed.isEmpty()) {
       switch (layout) {
@@ -296,16 +296,6 @@ final class ModelConverter {
       }
     }
     dense.forEach(ignore::add);
-  }
-
-  private static String torchName(DType dtype) {
-    return switch (dtype) {
-      case F32 -> "float32";
-      case F16 -> "float16";
-      case BF16 -> "bfloat16";
-      default ->
-          throw new HalveException("a model cannot be " + dtype + "; expected F32, F16 or BF16");
-    };
   }
 
   /** Writes {@code model.safetensors}. */

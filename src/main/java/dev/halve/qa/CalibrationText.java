@@ -3,7 +3,6 @@ package dev.halve.qa;
 import dev.halve.core.HalveException;
 import java.io.BufferedReader;
 import java.io.IOException;
-import java.nio.charset.CharacterCodingException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -92,7 +91,7 @@ public final class CalibrationText {
       }
       return c == '{';
     } catch (IOException e) {
-      throw unreadable(file, e);
+      throw HalveException.of("read", file, e);
     }
   }
 
@@ -111,17 +110,11 @@ public final class CalibrationText {
         }
       }
     } catch (IOException e) {
-      throw unreadable(file, e);
+      throw HalveException.of("read", file, e);
     }
     if (!passage.toString().isBlank()) {
       sample.offer(passage.toString());
     }
-  }
-
-  private static HalveException unreadable(Path file, IOException e) {
-    return e instanceof CharacterCodingException
-        ? new HalveException(file + " is no text in UTF-8; convert it", e)
-        : HalveException.of("read", file, e);
   }
 
   /** A uniform sample of a stream of unknown length. */

@@ -7,6 +7,7 @@ import java.util.Deque;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Random;
 import java.util.Set;
@@ -73,7 +74,10 @@ final class SyntheticNames {
   private String quantity(SyntheticWording.Attribute attribute) {
     int count = attribute.least() + random.nextInt(attribute.most() - attribute.least() + 1);
     int number = count * Math.max(attribute.scale(), 1);
-    String digits = number < 1000 ? "" + number : number / 1000 + ",%03d".formatted(number % 1000);
+    String digits =
+        number < 1000
+            ? "" + number
+            : number / 1000 + String.format(Locale.ROOT, ",%03d", number % 1000);
     return digits + " " + attribute.unit();
   }
 

@@ -3,6 +3,7 @@ package dev.halve.qa;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
+import java.util.Locale;
 import java.util.Random;
 
 /**
@@ -27,7 +28,7 @@ public final class SyntheticSquad {
     List<Example> examples = new ArrayList<>();
     List<SyntheticParagraph> paragraphs = paragraphs(false);
     for (int p = 0; p < paragraphs.size(); p++) {
-      examples.addAll(paragraphs.get(p).questions("synthetic-train-%03d-".formatted(p)));
+      examples.addAll(paragraphs.get(p).questions(prefix("train", p)));
     }
     return new SquadDataset("synthetic-train", examples);
   }
@@ -37,10 +38,14 @@ public final class SyntheticSquad {
     List<Example> examples = new ArrayList<>();
     List<SyntheticParagraph> paragraphs = paragraphs(true);
     for (int p = 0; p < paragraphs.size(); p++) {
-      List<Example> all = paragraphs.get(p).questions("synthetic-eval-%03d-".formatted(p));
+      List<Example> all = paragraphs.get(p).questions(prefix("eval", p));
       examples.addAll(all.subList(0, EVALUATION_QUESTIONS));
     }
     return new SquadDataset("synthetic-eval", examples);
+  }
+
+  private static String prefix(String split, int paragraph) {
+    return String.format(Locale.ROOT, "synthetic-%s-%03d-", split, paragraph);
   }
 
   static List<SyntheticParagraph> paragraphs(boolean evaluation) {

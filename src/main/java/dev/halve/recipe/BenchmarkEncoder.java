@@ -53,7 +53,7 @@ final class BenchmarkEncoder implements AutoCloseable {
       Device device, PretrainedModel pretrained, boolean head, Progress progress) {
     BertForQuestionAnswering stored =
         pretrained.questionAnswering(device, SEED, head ? progress::note : _ -> {});
-    Compression.decompress(stored);
+    stored.toDense();
     return new BenchmarkEncoder(stored, head, true);
   }
 
@@ -72,7 +72,7 @@ final class BenchmarkEncoder implements AutoCloseable {
   }
 
   void compress() {
-    Compression.compress(model);
+    model.toSparseSemiStructured();
   }
 
   /** Bytes of the encoder's linear weights in the device's memory. */

@@ -6,6 +6,7 @@ import dev.halve.engine.Devices;
 import dev.halve.engine.Linear;
 import dev.halve.engine.PackedBatch;
 import dev.halve.qa.SquadScore;
+import dev.halve.report.LayerSparsity;
 import dev.halve.report.MethodComparison;
 import dev.halve.report.Score;
 import java.util.ArrayList;
@@ -29,7 +30,7 @@ public final class Comparison {
             asked == null
                 ? LoadedModel.ofEncoder(model, cpu, progress)
                 : LoadedModel.open(model, cpu, 0, progress)) {
-      Compression.decompress(loaded.model());
+      loaded.model().toDense();
       List<PackedBatch> text =
           Calibration.batches(
               loaded.tokenizer(), loaded.model().bert(), plans.getFirst().calibration());
@@ -65,7 +66,7 @@ public final class Comparison {
     Pruning.Outcome outcome = Pruning.prune(model.bert(), plan, text, progress);
     double seconds = (System.nanoTime() - started) / 1e9;
     Score score = score(model, examination, plan.label(), progress);
-    double sparsity = Pruning.sparsity(Pruning.layers(model));
+    double sparsity = LayerSparsity.overall(Pruning.layers(model));
     if (outcome.channels() != null) {
       outcome.channels().undo();
     }

@@ -217,15 +217,4 @@ public final class Pruning {
     }
     return layers;
   }
-
-  /** The share of zeros in all of them together. */
-  static double sparsity(List<LayerSparsity> layers) {
-    double zeros = 0;
-    double elements = 0;
-    for (LayerSparsity layer : layers) {
-      zeros += layer.sparsity() * layer.out() * layer.in();
-      elements += (double) layer.out() * layer.in();
-    }
-    return elements == 0 ? 0 : zeros / elements;
-  }
 }

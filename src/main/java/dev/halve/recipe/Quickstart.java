@@ -66,19 +66,12 @@ public final class Quickstart {
     static Timing of(double[] seconds, Layer layer) {
       double[] sorted = seconds.clone();
       Arrays.sort(sorted);
-      double median = percentile(sorted, 0.5);
+      double median = Latency.percentile(sorted, 0.5);
       return new Timing(
-          1e3 * percentile(sorted, 0.1),
+          1e3 * Latency.percentile(sorted, 0.1),
           1e3 * median,
-          1e3 * percentile(sorted, 0.9),
+          1e3 * Latency.percentile(sorted, 0.9),
           layer.flops() / median / 1e9);
-    }
-
-    private static double percentile(double[] sorted, double share) {
-      double at = share * (sorted.length - 1);
-      int below = (int) at;
-      int above = Math.min(below + 1, sorted.length - 1);
-      return sorted[below] + (at - below) * (sorted[above] - sorted[below]);
     }
   }
 

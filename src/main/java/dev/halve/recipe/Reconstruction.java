@@ -26,7 +26,7 @@ final class Reconstruction {
       Progress progress) {
     List<PackedBatch> batches =
         Calibration.batches(pruned.tokenizer(), pruned.model().bert(), text, STEP_TOKENS);
-    Compression.decompress(dense.model());
+    dense.model().toDense();
     pruned.mask(MaskSettings.FIXED);
     List<BlockReconstruction.Fit> fits = new ArrayList<>();
     try (BlockReconstruction blocks =

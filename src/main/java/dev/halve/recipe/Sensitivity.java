@@ -30,7 +30,7 @@ public final class Sensitivity {
             asked == null
                 ? LoadedModel.ofEncoder(model, cpu, progress)
                 : LoadedModel.open(model, cpu, 0, progress)) {
-      Compression.decompress(loaded.model());
+      loaded.model().toDense();
       List<PackedBatch> text =
           Calibration.batches(loaded.tokenizer(), loaded.model().bert(), plan.calibration());
       Examination examination =

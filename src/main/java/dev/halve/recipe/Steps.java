@@ -212,7 +212,7 @@ public final class Steps {
     boolean activations = plan.needsText() || reconstruction != null;
     try (Device opened = Devices.openForTraining(activations ? device : "cpu");
         LoadedModel loaded = LoadedModel.ofEncoder(model, opened, progress)) {
-      Compression.decompress(loaded.model());
+      loaded.model().toDense();
       List<PackedBatch> calibration = loaded.calibration(plan);
       long started = System.nanoTime();
       List<String> keptDense =
@@ -238,7 +238,7 @@ public final class Steps {
       return new Pruned(
           out,
           plan.label(),
-          Pruning.sparsity(layers),
+          LayerSparsity.overall(layers),
           seconds,
           layers,
           outcome.leftDense().stream().map(name -> name + ".weight").toList(),

@@ -61,7 +61,7 @@ public final class TrainingBenchmark {
   public static Result run(BenchmarkSettings settings, Progress progress) {
     try (PretrainedModel pretrained =
             Benchmark.shape(settings.model()) == null
-                ? PretrainedModel.open(settings.model())
+                ? StoredModel.open(settings.model(), progress)
                 : null;
         Device device = Devices.openForTraining(settings.device());
         BertForQuestionAnswering model = model(settings, pretrained, device)) {
@@ -90,7 +90,7 @@ public final class TrainingBenchmark {
       return PretrainedModel.random(device, config, 0);
     }
     BertForQuestionAnswering model = pretrained.questionAnswering(device, 0, _ -> {});
-    Compression.decompress(model);
+    model.toDense();
     return model;
   }
 

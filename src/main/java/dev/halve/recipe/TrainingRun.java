@@ -9,6 +9,7 @@ import dev.halve.qa.QaFeatures;
 import dev.halve.qa.SquadDataset;
 import dev.halve.qa.SquadScore;
 import dev.halve.qa.Tokenizer;
+import dev.halve.report.LayerSparsity;
 import dev.halve.report.Score;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -130,7 +131,7 @@ record TrainingRun(
               trainer.state().step(),
               kept.seconds() + seconds,
               trainer.tokens() / Math.max(seconds, 1e-9),
-              Pruning.sparsity(Pruning.layers(loaded.model())),
+              LayerSparsity.overall(Pruning.layers(loaded.model())),
               trainer.state().loss(),
               trainer.state().scores());
       Json.write(record(), new Finished(fresh, trained));

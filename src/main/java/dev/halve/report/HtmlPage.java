@@ -170,7 +170,7 @@ final class HtmlPage {
     page.append("<section>\n<h2>Training loss</h2>\n<p class=\"legend\">");
     for (int i = 0; i < results.loss().size(); i++) {
       page.append(
-          "<span class=\"key series-%d\"></span>%s "
+          "<span class=\"key series-%s\"></span>%s "
               .formatted(i % 2, Html.escape(results.loss().get(i).stage())));
     }
     page.append("</p>\n").append(LossFigure.of(results.loss()));
@@ -202,7 +202,8 @@ final class HtmlPage {
   private void layers() {
     page.append("<section>\n<h2>Sparsity by layer</h2>\n");
     page.append("<p class=\"legend\">Share of zeros in every encoder weight: ");
-    page.append(Numbers.score(100 * overallSparsity())).append("% over all.</p>\n");
+    page.append(Numbers.score(100 * LayerSparsity.overall(results.layers())))
+        .append("% over all.</p>\n");
     Map<String, Map<String, LayerSparsity>> byLayer = new LinkedHashMap<>();
     List<String> modules =
         results.layers().stream().map(layer -> place(layer.name())[1]).distinct().toList();
@@ -226,13 +227,6 @@ final class HtmlPage {
     page.append("</section>\n");
   }
 
-  private double overallSparsity() {
-    double elements = results.layers().stream().mapToDouble(w -> w.out() * w.in()).sum();
-    double zeros =
-        results.layers().stream().mapToDouble(w -> w.out() * w.in() * w.sparsity()).sum();
-    return elements == 0 ? 0 : zeros / elements;
-  }
-
   private void cell(LayerSparsity layer) {
     if (layer == null) {
       page.append("<td></td>");
@@ -240,7 +234,7 @@ final class HtmlPage {
     }
     String share = Numbers.score(100 * layer.sparsity());
     page.append(
-        "<td class=\"pattern\" style=\"--share:%s%%\" title=\"%s [%d, %d]: %s%% zeros, %s to %s\"><b>%s</b><i></i></td>"
+        "<td class=\"pattern\" style=\"--share:%s%%\" title=\"%s [%s, %s]: %s%% zeros, %s to %s\"><b>%s</b><i></i></td>"
             .formatted(
                 share,
                 Html.escape(layer.name()),
@@ -305,7 +299,7 @@ final class HtmlPage {
     page.append("<th>p90</th><th>Tokens a second</th></tr></thead>\n<tbody>\n");
     for (LatencyRow row : results.latency()) {
       page.append(
-          "<tr><th scope=\"row\">%s</th><td>%s</td><td>%s</td><td>%d</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td></tr>\n"
+          "<tr><th scope=\"row\">%s</th><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td></tr>\n"
               .formatted(
                   Html.escape(row.engine()),
                   Html.escape(row.weights()),

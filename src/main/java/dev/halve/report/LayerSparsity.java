@@ -1,5 +1,6 @@
 package dev.halve.report;
 
+import java.util.List;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
 import tools.jackson.databind.annotation.JsonNaming;
 
@@ -23,4 +24,12 @@ public record LayerSparsity(
     String pattern,
     double sparsity,
     long denseBytes,
-    long compressedBytes) {}
+    long compressedBytes) {
+  /** The share of zeros in all of them together. */
+  public static double overall(List<LayerSparsity> layers) {
+    double elements = layers.stream().mapToDouble(layer -> layer.out() * layer.in()).sum();
+    double zeros =
+        layers.stream().mapToDouble(layer -> layer.out() * layer.in() * layer.sparsity()).sum();
+    return elements == 0 ? 0 : zeros / elements;
+  }
+}

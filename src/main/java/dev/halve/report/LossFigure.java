@@ -37,7 +37,7 @@ final class LossFigure {
   static String of(List<LossCurve> curves) {
     LossFigure figure = new LossFigure(curves);
     figure.svg.append(
-        "<svg class=\"chart\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"Training loss by step\">\n"
+        "<svg class=\"chart\" viewBox=\"0 0 %s %s\" role=\"img\" aria-label=\"Training loss by step\">\n"
             .formatted(WIDTH, HEIGHT));
     figure.grid();
     for (int i = 0; i < curves.size(); i++) {
@@ -51,14 +51,14 @@ final class LossFigure {
       double loss = maxLoss * tick / TICKS;
       double y = y(loss);
       svg.append(
-          "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%s\" y2=\"%s\"/>"
+          "<line class=\"grid\" x1=\"%s\" x2=\"%s\" y1=\"%s\" y2=\"%s\"/>"
               .formatted(LEFT, WIDTH - RIGHT, number(y), number(y)));
       svg.append(
-          "<text x=\"%d\" y=\"%s\" text-anchor=\"end\">%s</text>\n"
+          "<text x=\"%s\" y=\"%s\" text-anchor=\"end\">%s</text>\n"
               .formatted(LEFT - 8, number(y + 4), number(loss)));
       long step = Math.round(maxStep * tick / TICKS);
       svg.append(
-          "<text x=\"%s\" y=\"%d\" text-anchor=\"%s\">%s</text>\n"
+          "<text x=\"%s\" y=\"%s\" text-anchor=\"%s\">%s</text>\n"
               .formatted(
                   number(x((double) step)),
                   HEIGHT - BOTTOM + 20,
@@ -66,7 +66,7 @@ final class LossFigure {
                   Numbers.count(step)));
     }
     svg.append(
-        "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>\n"
+        "<text x=\"%s\" y=\"%s\" text-anchor=\"middle\">step</text>\n"
             .formatted((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4));
   }
 
@@ -81,11 +81,12 @@ final class LossFigure {
       String y = number(y(point.loss()));
       points.append(x).append(',').append(y).append(' ');
       marks.append(
-          "<circle class=\"mark\" cx=\"%s\" cy=\"%s\" r=\"6\"><title>%s, step %d: %.3f</title></circle>\n"
-              .formatted(x, y, Html.escape(curve.stage()), point.step(), point.loss()));
+          "<circle class=\"mark\" cx=\"%s\" cy=\"%s\" r=\"6\"><title>%s, step %s: %s</title></circle>\n"
+              .formatted(
+                  x, y, Html.escape(curve.stage()), point.step(), Numbers.loss(point.loss())));
     }
     svg.append(
-        "<polyline class=\"series series-%d\" points=\"%s\"/>\n"
+        "<polyline class=\"series series-%s\" points=\"%s\"/>\n"
             .formatted(series, points.toString().strip()));
     svg.append(marks);
   }

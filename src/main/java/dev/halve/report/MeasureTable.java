@@ -11,10 +11,10 @@ import java.util.stream.Stream;
 final class MeasureTable {
   /**
    * @param group rows of one kind belong together
-   * @param better whether 2:4 gains by the measure; null where neither can be said
+   * @param better whether 2:4 loses nothing by the measure
    */
   record Row(
-      String group, String metric, String dense, String sparse, String change, Boolean better) {}
+      String group, String metric, String dense, String sparse, String change, boolean better) {}
 
   private MeasureTable() {}
 
@@ -58,7 +58,7 @@ final class MeasureTable {
     double speedup = dense.msP50() / sparse.msP50();
     return new Row(
         "Time of a forward pass",
-        "Batch %d × %d, %s".formatted(dense.batch(), dense.seq(), dense.mode()),
+        "Batch %s × %s, %s".formatted(dense.batch(), dense.seq(), dense.mode()),
         Numbers.milliseconds(dense.msP50()),
         Numbers.milliseconds(sparse.msP50()),
         Numbers.times(speedup),

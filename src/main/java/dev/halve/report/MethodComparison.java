@@ -94,7 +94,7 @@ public record MethodComparison(
     if (dense != null) {
       line.append("%8s%8s".formatted(Numbers.score(score.exactMatch()), Numbers.score(score.f1())));
     }
-    line.append(method == null ? "" : "%9.1f".formatted(method.seconds()));
+    line.append(method == null ? "" : String.format(Locale.ROOT, "%9.1f", method.seconds()));
     return line.toString().stripTrailing() + "\n";
   }
 
@@ -104,7 +104,7 @@ public record MethodComparison(
     table.append('\n');
     for (int layer = 0; !Double.isNaN(methods.getFirst().error(part(layer))); layer++) {
       String part = part(layer);
-      table.append("%-6d".formatted(layer));
+      table.append("%-6s".formatted(layer));
       methods.forEach(method -> table.append("%22s".formatted(percent(method.error(part)))));
       table.append('\n');
     }

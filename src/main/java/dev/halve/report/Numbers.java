@@ -22,6 +22,10 @@ final class Numbers {
         : String.format(Locale.ROOT, ms >= 10 ? "%.1f ms" : "%.2f ms", ms);
   }
 
+  static String loss(double loss) {
+    return String.format(Locale.ROOT, "%.3f", loss);
+  }
+
   static String times(double ratio) {
     return String.format(Locale.ROOT, "%.2f×", ratio);
   }

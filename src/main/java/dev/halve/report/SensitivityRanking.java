@@ -51,7 +51,7 @@ public record SensitivityRanking(
     }
     int rank = 0;
     for (SensitivityRow row : layers) {
-      text.append("%-4d%-52s".formatted(++rank, row.layer()));
+      text.append("%-4s%-52s".formatted(++rank, row.layer()));
       text.append(String.format(Locale.ROOT, "%10.3f", 100 * row.reconstructionError()));
       if (questions > 0) {
         text.append(String.format(Locale.ROOT, "%9.4f%8.2f", row.loss(), row.score().f1()));

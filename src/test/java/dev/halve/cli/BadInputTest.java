@@ -408,17 +408,6 @@ class BadInputTest {
     assertRefused(pruneBy(good, "--method", "best"), "--method", "sparsegpt", "'best'");
   }
 
-  /** More than memory holds is bad input too, whether it is the heap's or outside. */
-  @Test
-  void moreThanMemoryHolds() {
-    Object[] huge = {"--out", 1 << 30, "--in", 1 << 20, "--repeats", 3, "--device", "cpu"};
-    assertRefused(halve(with(new Object[] {"quickstart"}, huge)), "not enough memory", "smaller");
-    assertRefused(
-        halve("bench", "--model", good, "--device", "cpu", "--batches", Integer.MAX_VALUE),
-        "not enough memory",
-        "smaller");
-  }
-
   @Test
   void aFolderInPlaceOfQuestions() {
     assertRefused(

@@ -7,6 +7,8 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.condition.DisabledOnOs;
@@ -36,26 +38,23 @@ class InterruptionTest {
 
   @Test
   void aTrainingStopsAtACheckpointAndSaysHowToGoOn() throws Exception {
+    stopsAtACheckpointAndSaysHowToGoOn("train");
+  }
+
+  @Test
+  void soDoesTheTrainingBehindAPruning() throws Exception {
+    stopsAtACheckpointAndSaysHowToGoOn("prune", "--retrain");
+  }
+
+  private void stopsAtACheckpointAndSaysHowToGoOn(String... command) throws Exception {
     Path model = SmallModel.write(folder.resolve("model"));
     Path questions = SmallModel.questions(folder.resolve("questions.json"));
     Path out = folder.resolve("trained here");
-    Object[] arguments = {
-      "train",
-      "--model",
-      model,
-      "--train",
-      questions,
-      "--max-length",
-      128,
-      "--epochs",
-      100000,
-      "--checkpoint-seconds",
-      1,
-      "--out",
-      out
-    };
+    List<Object> arguments = new ArrayList<>(List.of(command));
+    arguments.addAll(List.of("--model", model, "--train", questions, "--max-length", 128));
+    arguments.addAll(List.of("--epochs", 100000, "--checkpoint-seconds", 1, "--out", out));
     Process training =
-        new ProcessBuilder(HalveProcess.command(arguments))
+        new ProcessBuilder(HalveProcess.command(arguments.toArray()))
             .redirectError(folder.resolve("err").toFile())
             .redirectOutput(folder.resolve("out").toFile())
             .start();
@@ -68,7 +67,8 @@ class InterruptionTest {
     String err = Files.readString(folder.resolve("err"), StandardCharsets.UTF_8);
     assertThat(training.exitValue()).as(err).isEqualTo(130);
     assertThat(err)
-        .contains("go on with: ./halve train ", "--out '" + out + "'", "--resume")
+        .contains("go on with: ./halve " + String.join(" ", command))
+        .contains("--out '" + out + "'", "--resume")
         .doesNotContain("\tat ");
     assertThat(out.resolve("checkpoint.safetensors")).exists();
     assertThat(out.resolve("model.safetensors")).doesNotExist();

@@ -3,12 +3,19 @@ package dev.halve.cli;
 import static dev.halve.cli.CommandLineRun.halve;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.List;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class MainTest {
+  @TempDir Path folder;
+
   @Test
   void helpNamesEveryCommand() {
     CommandLineRun help = halve("--help");
@@ -91,6 +98,32 @@ class MainTest {
     assertThat(halve("inspect", "nowhere", "--verbose").err())
         .contains("halve: no model 'nowhere'")
         .contains("\tat dev.halve.");
+  }
+
+  @Test
+  void numbersHaveTheirUsualDigitsInEveryLocale() throws IOException {
+    Path broken =
+        Files.write(folder.resolve("model.safetensors"), new byte[] {99, 1, 0, 0, 0, 0, 0, 0});
+    ProcessBuilder command = new ProcessBuilder(HalveProcess.command("inspect", broken));
+    command.environment().put("JDK_JAVA_OPTIONS", "-Duser.language=ar -Duser.country=EG");
+    Process process = command.redirectErrorStream(true).start();
+    String said = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    assertThat(said).contains("a header of 355 bytes is announced, 0 bytes follow");
+  }
+
+  @Test
+  void aRunWithoutEnoughMemoryEndsWithOneLineAtOnce() throws Exception {
+    Path model = SmallModel.write(folder.resolve("model"));
+    Path questions = SmallModel.questions(folder.resolve("questions.json"));
+    ProcessBuilder command =
+        new ProcessBuilder(
+            HalveProcess.command(
+                "train", "--model", model, "--train", questions, "--out", folder.resolve("out")));
+    command.environment().put("JDK_JAVA_OPTIONS", "-Xmx12m -XX:TieredStopAtLevel=1");
+    Process process = command.redirectErrorStream(true).start();
+    String said = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    assertThat(process.waitFor()).isEqualTo(1);
+    assertThat(said).contains("halve: out of memory").doesNotContain("\tat ", "stopping");
   }
 
   @Test

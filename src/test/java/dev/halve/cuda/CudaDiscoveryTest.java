@@ -14,7 +14,8 @@ class CudaDiscoveryTest {
 
   @Test
   void aGpuThatFitsHasNoProblem() {
-    assertThat(CudaDiscovery.problem(gpu(8, 0), 12_000, 12_000)).isEmpty();
+    assertThat(CudaDiscovery.problem(gpu(8, 0), 12_000, 12_050)).isEmpty();
+    assertThat(CudaDiscovery.problem(gpu(9, 0), 12_000, 12_020)).isEmpty();
     assertThat(CudaDiscovery.problem(gpu(9, 0), 13_000, 13_010)).isEmpty();
     assertThat(CudaDiscovery.problem(gpu(12, 0), 13_000, 12_090)).isEmpty();
   }
@@ -28,6 +29,10 @@ class CudaDiscoveryTest {
         .contains("CUDA 11.8")
         .contains("; install NVIDIA's driver");
     assertThat(CudaDiscovery.problem(gpu(8, 0), 13_000, 0)).contains("; install the CUDA toolkit");
+    assertThat(CudaDiscovery.problem(gpu(8, 0), 12_080, 12_040))
+        .contains("NVRTC 12.4 is too old for sm_80")
+        .contains("; install the CUDA toolkit 12.5 or newer");
+    assertThat(CudaDiscovery.problem(gpu(12, 0), 12_080, 12_050)).contains("toolkit 12.8 or newer");
     assertThat(CudaDiscovery.problem(gpu(8, 0), 12_080, 13_010))
         .contains("NVRTC 13.1")
         .contains("CUDA 12.8")

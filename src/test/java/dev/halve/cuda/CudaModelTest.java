@@ -22,10 +22,13 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Whole models on the GPU, eager and compiled, dense and 2:4, against the CPU's fp32. */
 class CudaModelTest {
@@ -127,6 +130,28 @@ class CudaModelTest {
         }
       }
       assertThat(((CudaCompiledModel) compiled).graphs()).isLessThan(40);
+    }
+  }
+
+  /** Rows of 260 go through wider ones, in scratch memory that a larger batch outgrows. */
+  @ParameterizedTest
+  @ValueSource(booleans = {false, true})
+  void aGraphKeepsTheMemoryThatItWasRecordedWith(boolean compressed) {
+    BertConfig config = new BertConfig(500, 128, 2, 4, 260, 512, 2, 1e-12f, 0, 0);
+    PackedBatch small = batch(config, 1, 60, 50);
+    try (CudaDevice gpu = Gpu.open(DType.F16);
+        CudaPool others = gpu.openPool();
+        BertForQuestionAnswering model = model(gpu, config, compressed);
+        CompiledModel compiled = model.compile(3000, 10)) {
+      float[] expected = compiled.run(small).toFloatArray();
+      compiled.run(batch(config, 2, 512, 512, 512, 512));
+      List<Poisoned> owned = new ArrayList<>();
+      for (int block = 0; block < 64; block++) {
+        owned.add(new Poisoned(gpu, others, DType.F32, 10_000));
+        gpu.zero(owned.getLast().tensor());
+      }
+      assertThat(compiled.run(small).toFloatArray()).isEqualTo(expected);
+      owned.forEach(each -> assertThat(each.read()).containsOnly(0));
     }
   }
 

@@ -10,6 +10,7 @@ import ai.onnxruntime.OrtSession;
 import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
+import dev.halve.core.io.Json;
 import java.io.IOException;
 import java.io.InputStream;
 import java.lang.foreign.Arena;
@@ -159,6 +160,29 @@ class PretrainedModelTest {
         }
       }
     }
+  }
+
+  /** Transformers loads a model in the type that its configuration names. */
+  @Test
+  void aModelThatIsSavedNamesTheTypeThatItIsSavedIn() {
+    BertConfig config = new BertConfig(50, 24, 2, 2, 48, 32, 2, 1e-12f, 0.1f, 0.1f);
+    Path half = folder.resolve("half");
+    Path saved = folder.resolve("saved");
+    try (Device device = Devices.open("cpu");
+        BertForQuestionAnswering model = new Random24(12).model(device, config);
+        PretrainedModel origin = PretrainedModel.open("all-MiniLM-L6-v2")) {
+      PretrainedModel.save(model, origin, folder);
+      try (PretrainedModel whole = PretrainedModel.open(folder.toString())) {
+        whole.convert(half, null, DType.F16, done -> {});
+      }
+      try (PretrainedModel halved = PretrainedModel.open(half.toString())) {
+        PretrainedModel.save(model, halved, saved);
+      }
+    }
+    assertThat(Json.read(half.resolve("config.json")).get("torch_dtype").asString())
+        .isEqualTo("float16");
+    assertThat(Json.read(saved.resolve("config.json")).get("torch_dtype").asString())
+        .isEqualTo("float32");
   }
 
   @Test

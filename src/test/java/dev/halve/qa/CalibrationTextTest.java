@@ -108,7 +108,7 @@ class CalibrationTextTest {
         .hasMessage(empty + " holds no text to calibrate with");
     Path binary = Files.write(folder.resolve("binary"), new byte[] {65, (byte) 0xff, (byte) 0xfe});
     assertThatThrownBy(() -> CalibrationText.read(tokenizer, binary, 8, 32, 1))
-        .hasMessage(binary + " is no text in UTF-8; convert it");
+        .hasMessage("cannot read " + binary + ": it is no text in UTF-8; convert it");
     assertThatThrownBy(() -> CalibrationText.read(tokenizer, folder.resolve("none"), 8, 32, 1))
         .hasMessageStartingWith("cannot read ");
     assertThatThrownBy(() -> CalibrationText.read(tokenizer, empty, 0, 32, 1))

@@ -8,6 +8,7 @@ import java.util.Comparator;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.function.BiFunction;
@@ -42,6 +43,18 @@ class SyntheticSquadTest {
     // The hash of every text, so that a change of the questions is a decision.
     assertThat(hash(TRAIN)).isEqualTo(-336664816);
     assertThat(hash(EVAL)).isEqualTo(1519385350);
+  }
+
+  @Test
+  void isTheSameInEveryLocale() {
+    Locale usual = Locale.getDefault();
+    Locale.setDefault(Locale.forLanguageTag("ar-EG"));
+    try {
+      assertThat(SyntheticSquad.train()).isEqualTo(TRAIN);
+      assertThat(SyntheticSquad.eval()).isEqualTo(EVAL);
+    } finally {
+      Locale.setDefault(usual);
+    }
   }
 
   private static int hash(SquadDataset dataset) {

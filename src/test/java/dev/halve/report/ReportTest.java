@@ -10,10 +10,13 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Locale;
 import java.util.regex.Pattern;
 import javax.imageio.ImageIO;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 import tools.jackson.databind.JsonNode;
 
 class ReportTest {
@@ -110,6 +113,25 @@ class ReportTest {
     Report.write(folder, RESULTS);
     String page = Files.readString(folder.resolve("report.html"));
     assertThat(Markup.unbalanced(page)).isEmpty();
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"ar-EG", "de-DE", "tr-TR"})
+  void pagesAndTablesAreTheSameWhateverTheLocale(String tag) throws IOException {
+    Report.write(folder.resolve("here"), RESULTS);
+    String table = Report.table(RESULTS);
+    Locale usual = Locale.getDefault();
+    Locale.setDefault(Locale.forLanguageTag(tag));
+    try {
+      Report.write(folder.resolve("there"), RESULTS);
+      assertThat(Report.table(RESULTS)).isEqualTo(table);
+    } finally {
+      Locale.setDefault(usual);
+    }
+    for (String file : List.of("results.json", "loss.csv", "report.html")) {
+      assertThat(folder.resolve("there").resolve(file))
+          .hasSameTextualContentAs(folder.resolve("here").resolve(file));
+    }
   }
 
   @Test

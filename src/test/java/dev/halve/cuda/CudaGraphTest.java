@@ -1,0 +1,81 @@
+package dev.halve.cuda;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import dev.halve.core.DType;
+import dev.halve.core.HalveException;
+import dev.halve.core.Tensor;
+import dev.halve.cuda.RandomTensors.Operand;
+import java.lang.foreign.Arena;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/** What happens to a device when the work that it records goes wrong. */
+class CudaGraphTest {
+  private CudaDevice device;
+  private CudaPool pool;
+
+  @BeforeEach
+  void open() {
+    device = Gpu.open(DType.F16);
+    pool = device.openPool();
+  }
+
+  @AfterEach
+  void close() {
+    if (device != null) {
+      pool.close();
+      device.close();
+    }
+  }
+
+  @Test
+  void aFailureInRecordedWorkComesOutAsItWas() {
+    IllegalArgumentException failure = new IllegalArgumentException("of the work");
+    assertThatThrownBy(() -> record(() -> throwIt(failure))).isSameAs(failure);
+    assertStillWorks();
+  }
+
+  /** The driver gives such a recording up, which is one more failure. */
+  @Test
+  void waitingInRecordedWorkIsTheFailureThatIsNamed() {
+    assertThatThrownBy(() -> record(() -> device.context().synchronize()))
+        .isInstanceOf(HalveException.class)
+        .hasMessageContaining("cuStreamSynchronize failed");
+    assertStillWorks();
+  }
+
+  @Test
+  void recordedWorkMayNotAskForMemory() {
+    assertThatThrownBy(() -> record(() -> pool.allocate(1000)))
+        .isInstanceOf(IllegalStateException.class)
+        .hasMessageContaining("recorded work");
+    assertStillWorks();
+  }
+
+  private void record(Runnable work) {
+    CudaGraph.record(device.context(), work).close();
+  }
+
+  private static void throwIt(RuntimeException failure) {
+    throw failure;
+  }
+
+  private void assertStillWorks() {
+    Operand x = new RandomTensors(device, pool, 3).normal(0, 1, 1000);
+    Poisoned wide = new Poisoned(device, pool, DType.F32, 1000);
+    Runnable work = () -> device.operations().toFloat(wide.address(), x.address(), 1000);
+    work.run();
+    device.zero(wide.tensor());
+    try (CudaGraph graph = CudaGraph.record(device.context(), work);
+        Arena arena = Arena.ofConfined()) {
+      Tensor before = Tensor.allocate(arena, DType.F32, 1000);
+      device.download(wide.tensor(), before);
+      assertThat(before.toFloatArray()).containsOnly(0);
+      graph.launch(device.context());
+      assertThat(wide.read()).isEqualTo(x.values());
+    }
+  }
+}
