@@ -1,6 +1,5 @@
 package dev.halve.engine;
 
-import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
@@ -153,7 +152,7 @@ final class StoredTensors {
     }
     Tensor table = weights.tensor(name);
     boolean fits =
-        table.dtype() == DType.F32
+        table.dtype().isFloating()
             && table.shape().rank() == 2
             && table.extent(0) >= positionOffset
             && table.extent(1) == config.embeddingSize();

@@ -175,7 +175,6 @@ class TrainerTest {
         .orElseThrow();
   }
 
-  /** Stops after a number of steps, as Ctrl-C does. */
   private static TrainingSettings accumulating(int batch, int batches, int evalSteps) {
     return new TrainingSettings(
         3e-3,
