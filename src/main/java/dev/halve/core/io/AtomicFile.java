@@ -10,15 +10,18 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
-import java.util.concurrent.atomic.AtomicLong;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.concurrent.ThreadLocalRandom;
 
 /**
  * Writes a file all or nothing: into a temporary name beside the target, synced, then renamed over
  * it. A reader, a crash or a full disk sees the old file or the new one. After any failure the
- * temporary file is gone; one that a killed process left goes with the next write of the target.
+ * temporary file is gone; one that a killed process left goes with a later write of the target.
  */
 public final class AtomicFile {
-  private static final AtomicLong COUNTER = new AtomicLong();
+  /** A file that grows has a writer, though it be in another container or on another machine. */
+  private static final Duration SILENCE = Duration.ofMinutes(1);
 
   /** Writes the content of a file from its beginning. */
   @FunctionalInterface
@@ -39,9 +42,9 @@ public final class AtomicFile {
       throw new HalveException("cannot write " + target + ": it is a folder");
     }
     String prefix = "." + target.getFileName() + ".";
-    Path temporary =
-        folder.resolve(
-            prefix + ProcessHandle.current().pid() + "-" + COUNTER.incrementAndGet() + ".tmp");
+    // The number of a process is its own in one container only.
+    String unique = Long.toUnsignedString(ThreadLocalRandom.current().nextLong());
+    Path temporary = folder.resolve(prefix + ProcessHandle.current().pid() + "-" + unique + ".tmp");
     try {
       Files.createDirectories(folder);
       deleteAbandoned(folder, prefix);
@@ -79,22 +82,32 @@ public final class AtomicFile {
   }
 
   private static void deleteAbandoned(Path folder, String prefix) throws IOException {
-    try (DirectoryStream<Path> files =
-        Files.newDirectoryStream(
-            folder, file -> isAbandoned(file.getFileName().toString(), prefix))) {
+    try (DirectoryStream<Path> files = Files.newDirectoryStream(folder)) {
       for (Path file : files) {
-        Files.deleteIfExists(file);
+        if (isAbandoned(file, prefix)) {
+          Files.deleteIfExists(file);
+        }
       }
     }
   }
 
-  private static boolean isAbandoned(String name, String prefix) {
+  private static boolean isAbandoned(Path file, String prefix) {
+    String name = file.getFileName().toString();
     if (!name.startsWith(prefix) || !name.endsWith(".tmp")) {
       return false;
     }
     String writer = name.substring(prefix.length(), name.length() - ".tmp".length());
-    return writer.matches("\\d{1,18}-\\d{1,18}")
-        && ProcessHandle.of(Long.parseLong(writer.substring(0, writer.indexOf('-')))).isEmpty();
+    Instant touched = Instant.ofEpochMilli(file.toFile().lastModified());
+    return writer.matches("\\d{1,18}-\\d{1,20}")
+        && touched.isBefore(Instant.now().minus(SILENCE))
+        && ProcessHandle.of(Long.parseLong(writer.substring(0, writer.indexOf('-'))))
+            .filter(process -> isOlder(process, touched))
+            .isEmpty();
+  }
+
+  /** Whether a process may have touched a file at a time. */
+  private static boolean isOlder(ProcessHandle process, Instant time) {
+    return process.info().startInstant().map(start -> start.isBefore(time)).orElse(true);
   }
 
   /** Makes the rename itself durable, where the system lets a folder be opened (not Windows). */

@@ -8,6 +8,9 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.attribute.FileTime;
+import java.time.Duration;
+import java.time.Instant;
 import java.util.List;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Assumptions;
@@ -72,19 +75,37 @@ class AtomicFileTest {
   }
 
   @Test
-  void whatAKilledWriterLeftGoesWithTheNextWrite() throws Exception {
+  void whatAKilledWriterLeftGoesWithALaterWrite() throws Exception {
     Process dead = new ProcessBuilder("true").start();
     dead.waitFor();
-    Path abandoned = folder.resolve(".model.bin." + dead.pid() + "-1.tmp");
-    Path alive = folder.resolve(".model.bin." + ProcessHandle.current().pid() + "-0.tmp");
-    Path other = folder.resolve(".model.bin.notes.tmp");
-    for (Path file : List.of(abandoned, alive, other)) {
-      Files.createFile(file);
-    }
+    long own = ProcessHandle.current().pid();
+    Path abandoned = left(".model.bin." + dead.pid() + "-1.tmp", Duration.ofMinutes(5));
+    // In a container every run may have the same number.
+    Path before = left(".model.bin." + own + "-7.tmp", Duration.ofDays(2));
+    // A writer in another container, or on another machine with the same disk.
+    Path elsewhere = left(".model.bin." + dead.pid() + "-2.tmp", Duration.ZERO);
+    Path alive = left(".model.bin." + own + "-0.tmp", Duration.ZERO);
+    Path other = left(".model.bin.notes.tmp", Duration.ofDays(2));
     AtomicFile.write(folder.resolve("model.bin"), "new");
     assertThat(abandoned).doesNotExist();
+    assertThat(before).doesNotExist();
+    assertThat(elsewhere).exists();
     assertThat(alive).exists();
     assertThat(other).exists();
+  }
+
+  private Path left(String name, Duration ago) throws IOException {
+    Path file = Files.createFile(folder.resolve(name));
+    return Files.setLastModifiedTime(file, FileTime.from(Instant.now().minus(ago)));
+  }
+
+  @Test
+  void aWriterOfTheSameNumberElsewhereIsNotInTheWay() throws IOException {
+    for (int i = 0; i < 2000; i++) {
+      left(".model.bin." + ProcessHandle.current().pid() + "-" + i + ".tmp", Duration.ZERO);
+    }
+    AtomicFile.write(folder.resolve("model.bin"), "new");
+    assertThat(folder.resolve("model.bin")).hasContent("new");
   }
 
   @Test
