@@ -42,7 +42,10 @@ final class TrainingOptions {
       description = "Gradients are clipped to this global L2 norm.")
   private Double maxGradNorm;
 
-  @Option(names = "--weight-decay", paramLabel = "DECAY", description = "AdamW's weight decay.")
+  @Option(
+      names = "--weight-decay",
+      paramLabel = "DECAY",
+      description = "AdamW's weight decay, of biases and norms too.")
   private Double weightDecay;
 
   @Option(

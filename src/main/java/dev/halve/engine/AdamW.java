@@ -4,6 +4,7 @@ package dev.halve.engine;
  * Settings of the AdamW optimizer (Loshchilov and Hutter, 2019), as torch.optim.AdamW has them.
  *
  * @param learningRate of this step
+ * @param weightDecay of every parameter, biases and norms too, apart from its gradient
  * @param maxNorm gradients are scaled down so that their global L2 norm is at most this; infinite
  *     for no clipping
  * @param maskedKeep what a step leaves of a masked weight: 0 holds it, and its moments, at exactly

@@ -8,14 +8,10 @@ import dev.halve.engine.Devices;
 import dev.halve.engine.PackedBatch;
 import dev.halve.engine.PretrainedModel;
 import dev.halve.report.LatencyRow;
-import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.IdentityHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.SplittableRandom;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
 import tools.jackson.databind.annotation.JsonNaming;
 
@@ -24,12 +20,6 @@ import tools.jackson.databind.annotation.JsonNaming;
  * in one process on the same batches. What is timed has first given the same outputs.
  */
 public final class Benchmark {
-  /** Token ids below are special or unused in BERT's vocabularies. */
-  private static final int FIRST_ORDINARY_TOKEN = 1000;
-
-  /** Tokens of the question, before the context. */
-  private static final int QUESTION_TOKENS = 20;
-
   /** How far outputs may lie apart, in single precision and below. */
   private static final double TOLERANCE = 1e-3;
 
@@ -80,7 +70,7 @@ public final class Benchmark {
         BenchmarkEncoder dense = encoder("dense", settings, pretrained, device, progress);
         BenchmarkEncoder sparse = encoder("2:4", settings, pretrained, device, progress)) {
       BertConfig config = pretrained == null ? shape(settings.model()) : pretrained.config();
-      List<PackedBatch> batches = batches(settings, config);
+      List<PackedBatch> batches = Latency.batches(config, settings.latency(), settings.lengths());
       List<Agreement> agreements =
           check(batches.getFirst(), settings, device, dense, sparse, peer, progress);
       return new Result(
@@ -212,52 +202,5 @@ public final class Benchmark {
       case "small" -> BertConfig.small();
       default -> null;
     };
-  }
-
-  /** Batches of random tokens, the same on every run. */
-  static List<PackedBatch> batches(BenchmarkSettings settings, BertConfig config) {
-    int seq = Math.min(settings.latency().seq(), config.maxPositionEmbeddings());
-    int[] lengths = settings.lengths() == null ? new int[] {seq} : lengths(settings.lengths(), seq);
-    SplittableRandom random = new SplittableRandom(1);
-    List<PackedBatch> batches = new ArrayList<>();
-    for (int rows : settings.latency().batchSizes()) {
-      int[][] ids = new int[rows][];
-      int[][] types = new int[rows][];
-      for (int row = 0; row < rows; row++) {
-        int length = lengths[row % lengths.length];
-        ids[row] = new int[length];
-        types[row] = new int[length];
-        int first = Math.min(FIRST_ORDINARY_TOKEN, config.vocabSize() - 1);
-        for (int token = 0; token < length; token++) {
-          ids[row][token] = random.nextInt(first, config.vocabSize());
-          types[row][token] = token < QUESTION_TOKENS || config.typeVocabSize() < 2 ? 0 : 1;
-        }
-      }
-      batches.add(PackedBatch.of(ids, types));
-    }
-    return batches;
-  }
-
-  private static int[] lengths(Path file, int most) {
-    List<String> lines;
-    try {
-      lines = Files.readAllLines(file);
-    } catch (IOException unreadable) {
-      throw HalveException.of("read", file, unreadable);
-    }
-    int[] lengths = new int[lines.size()];
-    for (int line = 0; line < lengths.length; line++) {
-      String text = lines.get(line).strip();
-      if (!text.matches("[1-9]\\d{0,6}")) {
-        throw new HalveException(
-            "%s, line %d: expected the length of a row, found '%s'"
-                .formatted(file, line + 1, text.length() > 40 ? text.substring(0, 40) : text));
-      }
-      lengths[line] = Math.min(Integer.parseInt(text), most);
-    }
-    if (lengths.length == 0) {
-      throw new HalveException(file + " is empty; expected the length of a row on each line");
-    }
-    return lengths;
   }
 }

@@ -1,15 +1,25 @@
 package dev.halve.recipe;
 
+import dev.halve.core.HalveException;
 import dev.halve.engine.BertConfig;
 import dev.halve.engine.PackedBatch;
 import dev.halve.report.LatencyRow;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
-import java.util.Random;
+import java.util.SplittableRandom;
 
 /** Times forward passes of several candidates in turn, so that what disturbs one disturbs all. */
 public final class Latency {
+  /** Token ids below are special or unused in BERT's vocabularies. */
+  private static final int FIRST_ORDINARY_TOKEN = 1000;
+
+  /** Tokens of the question, before the context. */
+  private static final int QUESTION_TOKENS = 20;
+
   private Latency() {}
 
   /**
@@ -27,22 +37,56 @@ public final class Latency {
     void run(PackedBatch batch);
   }
 
-  /** Batches of full rows of random tokens, by the settings' batch sizes and seq. */
-  public static List<PackedBatch> batches(BertConfig config, LatencySettings settings) {
+  /**
+   * A batch of random tokens for each of the settings' batch sizes, the same on every run.
+   *
+   * @param lengths a file with the length of a row on each line, used in turn and over again; null
+   *     for rows of full length
+   */
+  static List<PackedBatch> batches(BertConfig config, LatencySettings settings, Path lengths) {
+    int seq = Math.min(settings.seq(), config.maxPositionEmbeddings());
+    int[] rowLengths = lengths == null ? new int[] {seq} : lengths(lengths, seq);
+    SplittableRandom random = new SplittableRandom(1);
     List<PackedBatch> batches = new ArrayList<>();
-    for (int batch : settings.batchSizes()) {
-      Random random = new Random(batch);
-      int[][] tokenIds = new int[batch][settings.seq()];
-      int[][] typeIds = new int[batch][settings.seq()];
-      for (int row = 0; row < batch; row++) {
-        Arrays.setAll(tokenIds[row], token -> random.nextInt(config.vocabSize()));
-        Arrays.setAll(typeIds[row], token -> token < 16 ? 0 : config.typeVocabSize() - 1);
+    for (int rows : settings.batchSizes()) {
+      int[][] ids = new int[rows][];
+      int[][] types = new int[rows][];
+      for (int row = 0; row < rows; row++) {
+        int length = rowLengths[row % rowLengths.length];
+        ids[row] = new int[length];
+        types[row] = new int[length];
+        int first = Math.min(FIRST_ORDINARY_TOKEN, config.vocabSize() - 1);
+        for (int token = 0; token < length; token++) {
+          ids[row][token] = random.nextInt(first, config.vocabSize());
+          types[row][token] = token < QUESTION_TOKENS || config.typeVocabSize() < 2 ? 0 : 1;
+        }
       }
-      PackedBatch packed = PackedBatch.of(tokenIds, typeIds);
-      packed.check(config);
-      batches.add(packed);
+      batches.add(PackedBatch.of(ids, types));
     }
     return batches;
+  }
+
+  private static int[] lengths(Path file, int most) {
+    List<String> lines;
+    try {
+      lines = Files.readAllLines(file);
+    } catch (IOException unreadable) {
+      throw HalveException.of("read", file, unreadable);
+    }
+    int[] lengths = new int[lines.size()];
+    for (int line = 0; line < lengths.length; line++) {
+      String text = lines.get(line).strip();
+      if (!text.matches("[1-9]\\d{0,6}")) {
+        throw new HalveException(
+            "%s, line %d: expected the length of a row, found '%s'"
+                .formatted(file, line + 1, text.length() > 40 ? text.substring(0, 40) : text));
+      }
+      lengths[line] = Math.min(Integer.parseInt(text), most);
+    }
+    if (lengths.length == 0) {
+      throw new HalveException(file + " is empty; expected the length of a row on each line");
+    }
+    return lengths;
   }
 
   /**

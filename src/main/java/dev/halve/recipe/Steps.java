@@ -370,7 +370,7 @@ public final class Steps {
    */
   public record Answer(String text, double score, int start, int end) {}
 
-  /** Answers one question from its context; the likeliest answer first. */
+  /** The likeliest answer to a question from its context; empty where there is none. */
   public static List<Answer> predict(
       String model,
       String device,

@@ -65,7 +65,8 @@ public final class TrainingBenchmark {
                 : null;
         Device device = Devices.openForTraining(settings.device());
         BertForQuestionAnswering model = model(settings, pretrained, device)) {
-      List<PackedBatch> batches = Benchmark.batches(settings, model.config());
+      List<PackedBatch> batches =
+          Latency.batches(model.config(), settings.latency(), settings.lengths());
       Stage stage = Stage.begin(progress, "training steps", batches.size(), "batch sizes");
       List<Row> rows = new ArrayList<>();
       for (PackedBatch batch : batches) {

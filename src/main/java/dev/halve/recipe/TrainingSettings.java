@@ -15,6 +15,8 @@ import tools.jackson.databind.annotation.JsonNaming;
  * @param epochs passes over the data
  * @param maxSteps how many steps to take, whatever the epochs; 0 for as many as the epochs have
  * @param maxGradNorm gradients are clipped to this global L2 norm
+ * @param weightDecay of every parameter, as torch.optim.AdamW has it; Hugging Face's Trainer leaves
+ *     biases and norms out
  * @param seed of the order of the rows, of dropout, and of a new head
  * @param loggingSteps the loss is averaged and logged over this many steps
  * @param checkpointSeconds at least this much time between two checkpoints; 0 for one after every

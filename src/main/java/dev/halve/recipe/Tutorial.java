@@ -237,7 +237,7 @@ public final class Tutorial {
     try (BenchmarkEncoder denseRuns = BenchmarkEncoder.of(dense);
         BenchmarkEncoder sparseRuns = BenchmarkEncoder.of(sparse)) {
       return Latency.measure(
-          Latency.batches(dense.config(), settings.latency()),
+          Latency.batches(dense.config(), settings.latency(), null),
           List.of(
               new Latency.Candidate("halve", "dense", "eager", denseRuns::eager),
               new Latency.Candidate("halve", "2:4", "eager", sparseRuns::eager),
