@@ -126,6 +126,16 @@ abstract class KernelAssembler {
     code.lstore(slot);
   }
 
+  /**
+   * An address in a new local, by a mask that changes none: C2 then knows it to be within {@link
+   * Memory#ALL}, and checks no load from it.
+   */
+  int bounded(int slot) {
+    int local = code.allocateLocal(TypeKind.LONG);
+    code.lload(slot).loadConstant(Long.MAX_VALUE >>> 1).land().lstore(local);
+    return local;
+  }
+
   void address(int slot, long offset) {
     code.lload(slot);
     if (offset != 0) {

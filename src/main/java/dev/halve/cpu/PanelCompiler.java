@@ -252,7 +252,12 @@ final class PanelCompiler extends KernelAssembler {
     code.return_();
   }
 
-  /** {@code DenseTile.Kernel.run}: distances within the weight are constants. */
+  /**
+   * {@code DenseTile.Kernel.run}: distances within the weight are constants. Six rows by two
+   * vectors leave two registers for values. C2's scheduler takes what it can at once, and would
+   * load six of them and spill sums, were their address not some instructions in the making while
+   * the inputs are loaded: it comes from the loop's count, since the weight moves by a constant.
+   */
   private void emitDenseTile(int vectors, int rows, int together) {
     final int weight = 1;
     final int x = 3;
@@ -266,7 +271,8 @@ final class PanelCompiler extends KernelAssembler {
         1,
         () -> code.iload(steps),
         () -> {
-          addProducts(sums, row -> address(weight, row * (long) Float.BYTES), x);
+          int values = bounded(weight);
+          addProducts(sums, row -> address(values, row * (long) Float.BYTES), bounded(x));
           advance(weight, together * (long) Float.BYTES);
           code.lload(x).lload(pitch).ladd().lstore(x);
         });
