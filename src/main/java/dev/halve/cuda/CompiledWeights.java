@@ -22,8 +22,9 @@ import java.util.Arrays;
 import java.util.List;
 
 /**
- * A model's weights as its compiled pass reads them: queries, keys and values one product, norms
- * folded into 2:4 products where they can be. Copies all, at addresses in a pool that owns them.
+ * Copies of a model's weights, as its compiled pass reads them: queries, keys and values one
+ * product, norms folded into 2:4 products where they can be. Device addresses, in a pool that owns
+ * the memory.
  */
 final class CompiledWeights {
   final boolean foldsNorms;
@@ -86,7 +87,7 @@ final class CompiledWeights {
     headBias = head == null ? 0 : copy(head.bias());
   }
 
-  /** Of the products' weights. */
+  /** What the weights of the products take. */
   long bytes() {
     return bytes;
   }

@@ -253,36 +253,22 @@ final class Operations {
       int tokens,
       int hidden,
       int outputs) {
-    Kernel kernel =
-        kernels.get(
-            "qa_head.cu",
-            "qa_head",
-            Map.of(
-                "HIDDEN", String.valueOf(hidden),
-                "OUTPUTS", String.valueOf(outputs),
-                "ELEMENT_LOGITS", elementLogits ? "1" : "0"),
-            128);
-    perToken(kernel, tokens)
+    perToken(headKernel("head", elementLogits, hidden, outputs), tokens)
         .with(logits)
+        .with(pitch)
         .with(x)
         .with(weight)
         .with(bias)
         .with(tokens)
-        .with(pitch)
         .launch();
   }
 
   /** {@link #head} of the norm of x, logits fp32. */
   void normHead(
       long logits, long x, Norm norm, long weight, long bias, int tokens, int hidden, int outputs) {
-    Kernel kernel =
-        kernels.get(
-            "norm_head.cu",
-            "norm_head",
-            Map.of("HIDDEN", String.valueOf(hidden), "OUTPUTS", String.valueOf(outputs)),
-            128);
-    perToken(kernel, tokens)
+    perToken(headKernel("norm_head", false, hidden, outputs), tokens)
         .with(logits)
+        .with(outputs)
         .with(x)
         .with(norm.weight)
         .with(norm.bias)
@@ -291,6 +277,17 @@ final class Operations {
         .with(bias)
         .with(tokens)
         .launch();
+  }
+
+  private Kernel headKernel(String entry, boolean elementLogits, int hidden, int outputs) {
+    return kernels.get(
+        "head.cu",
+        entry,
+        Map.of(
+            "HIDDEN", String.valueOf(hidden),
+            "OUTPUTS", String.valueOf(outputs),
+            "ELEMENT_LOGITS", CudaTraining.flag(elementLogits)),
+        128);
   }
 
   void gelu(long out, long x, long count) {

@@ -145,7 +145,7 @@ final class CudaTiming {
             () -> operations.layerNorm(out, qkv, 0, norm, tokens, hidden));
         memory("gelu", tokens, 16 * mega, () -> operations.gelu(out, qkv, 4L * tokens * hidden));
         memory(
-            "qa_head",
+            "head",
             tokens,
             2 * mega,
             () ->

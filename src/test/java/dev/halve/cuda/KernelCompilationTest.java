@@ -35,9 +35,8 @@ class KernelCompilationTest {
     List<Source> sources = new ArrayList<>();
     sources.add(new Source("layer_norm.cu", Map.of("HIDDEN", "768")));
     sources.add(new Source("token_norms.cu", Map.of("HIDDEN", "768")));
-    sources.add(new Source("norm_head.cu", Map.of("HIDDEN", "36", "OUTPUTS", "2")));
     sources.add(
-        new Source("qa_head.cu", Map.of("HIDDEN", "36", "OUTPUTS", "2", "ELEMENT_LOGITS", "0")));
+        new Source("head.cu", Map.of("HIDDEN", "36", "OUTPUTS", "2", "ELEMENT_LOGITS", "0")));
     sources.add(new Source("elementwise.cu", Map.of()));
     sources.add(new Source("dense_gemm.cu", Map.of("EPILOGUE", "1")));
     sources.add(new Source("attention.cu", Map.of("HEAD", "64")));
