@@ -9,8 +9,6 @@ import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.cuda.Operations.Ids;
 import dev.halve.cuda.Operations.Norm;
 import dev.halve.cuda.Operations.Rows;
-import dev.halve.cuda.Products.Activations;
-import dev.halve.cuda.TrainingProducts.Product;
 import dev.halve.engine.AdamW;
 import dev.halve.engine.BatchShape;
 import dev.halve.engine.BertModel;
@@ -49,11 +47,10 @@ final class CudaDevice implements Device {
   private final CudaTraining training;
   private final TrainingProducts trainingProducts;
   private final TrainingOperations trainingOperations;
+  private final LinearLayers layers;
   private final TrainingAttention attention;
-  private final GeluGemm geluGemm;
   private final TrainingLosses losses;
   private final CudaAdamW optimizer;
-  private final Scratch biasScratch;
 
   CudaDevice(int index, DType dtype, KernelCache cache) {
     this(index, dtype, cache, true);
@@ -81,7 +78,7 @@ final class CudaDevice implements Device {
       this.training =
           opened(
               new CudaTraining(context, kernels, launch, staging, bfloat16), CudaTraining::close);
-      this.geluGemm = new GeluGemm(context, kernels, launch, measured, training, bfloat16);
+      GeluGemm geluGemm = new GeluGemm(context, kernels, launch, measured, training, bfloat16);
       this.products =
           opened(
               new Products(context, kernels, launch, measured, operations, dtype, cublas, geluGemm),
@@ -93,7 +90,11 @@ final class CudaDevice implements Device {
       this.losses = new TrainingLosses(training, kernels, launch);
       this.optimizer = new CudaAdamW(training, kernels, launch, context);
       this.attention = new TrainingAttention(kernels, launch, operations, training, gpu.isHopper());
-      this.biasScratch = opened(new Scratch(context), Scratch::close);
+      this.layers =
+          opened(
+              new LinearLayers(
+                  context, operations, products, geluGemm, trainingProducts, trainingOperations),
+              LinearLayers::close);
     } catch (Throwable failed) {
       closeOpened();
       throw failed;
@@ -267,54 +268,7 @@ final class CudaDevice implements Device {
   public void linear(
       Tensor x, Weight weight, Tensor bias, Epilogue epilogue, Tensor y, int column) {
     context.makeCurrent();
-    int tokens = extent(x, 0);
-    int pitch = extent(y, 1);
-    int out = Math.toIntExact(weight.shape().extent(0));
-    int in = Math.toIntExact(weight.shape().extent(1));
-    boolean gelu = epilogue == Epilogue.GELU;
-    if (gelu && pitch != out) {
-      throw new IllegalArgumentException("GELU covers whole rows of the output");
-    }
-    long from = address(y) + 2L * column;
-    Activations activations = new Activations(address(x), tokens, 0, from, pitch);
-    switch (weight) {
-      case Weight.Trainable trainable ->
-          dense(activations, trainable.parameter(), bias, out, in, gelu, CudaTraining.isFloat(y));
-      case Weight.Compressed compressed -> {
-        long wide = biasScratch.take(4L * out);
-        operations.toFloat(wide, address(bias), out);
-        products.sparse(activations, (CudaPackedWeight) compressed.packed(), wide, gelu);
-      }
-      case Weight.Hybrid hybrid ->
-          throw new HalveException(
-              hybrid.name()
-                  + " has dense rows among 2:4 ones, which a GPU runs compiled alone; compile the"
-                  + " model, or decompress it");
-    }
-  }
-
-  private void dense(
-      Activations a,
-      Parameter weight,
-      Tensor bias,
-      int out,
-      int in,
-      boolean gelu,
-      boolean floatOutput) {
-    if (out <= Operations.HEAD_OUTPUTS && !gelu) {
-      operations.head(
-          a.y(),
-          !floatOutput,
-          a.yPitch(),
-          a.x(),
-          address(weight.compute()),
-          address(bias),
-          a.tokens(),
-          in,
-          out);
-    } else {
-      products.dense(a, address(weight.compute()), address(bias), out, in, gelu);
-    }
+    layers.forward(x, weight, bias, epilogue, y, column);
   }
 
   @Override
@@ -324,17 +278,7 @@ final class CudaDevice implements Device {
       return;
     }
     context.makeCurrent();
-    int out = linears.stream().mapToInt(Linear::out).sum();
-    Activations activations =
-        new Activations(address(x), extent(x, 0), 0, address(y), extent(y, 1));
-    Linear first = linears.getFirst();
-    products.dense(
-        activations,
-        address(TrainingProducts.parameter(first).compute()),
-        address(first.bias().compute()),
-        out,
-        first.in(),
-        false);
+    layers.forward(x, linears, y);
   }
 
   @Override
@@ -344,20 +288,7 @@ final class CudaDevice implements Device {
       return;
     }
     context.makeCurrent();
-    Linear first = linears.getFirst();
-    Product product =
-        new Product(
-            address(x),
-            extent(x, 0),
-            first.in(),
-            address(TrainingProducts.parameter(first).compute()),
-            linears.stream().mapToInt(Linear::out).sum(),
-            address(dY),
-            extent(dY, 1));
-    List<Tensor> dWeights =
-        linears.stream().map(each -> TrainingProducts.parameter(each).gradient()).toList();
-    trainingProducts.weightGradient(product, dWeights);
-    trainingProducts.inputGradient(product, address(dX), true);
+    layers.backward(x, linears, dY, dX);
   }
 
   @Override
@@ -441,30 +372,7 @@ final class CudaDevice implements Device {
       Tensor dX,
       boolean addToInput) {
     context.makeCurrent();
-    Parameter parameter = ((Weight.Trainable) weight).parameter();
-    if (CudaTraining.isFloat(dY)) {
-      trainingOperations.headBackward(x, parameter, dY, dWeight, dBias, dX);
-      return;
-    }
-    Product product = product(x, parameter, dY, column);
-    trainingProducts.weightGradient(product, List.of(dWeight));
-    if (dX != null) {
-      trainingProducts.inputGradient(product, address(dX), addToInput);
-    }
-    if (dBias != null) {
-      trainingProducts.biasGradient(product, dBias);
-    }
-  }
-
-  private static Product product(Tensor x, Parameter weight, Tensor dY, int column) {
-    return new Product(
-        address(x),
-        extent(x, 0),
-        extent(x, 1),
-        address(weight.compute()),
-        extent(weight.value(), 0),
-        address(dY) + 2L * column,
-        extent(dY, 1));
+    layers.backward(x, weight, dY, column, dWeight, dBias, dX, addToInput);
   }
 
   @Override
@@ -477,25 +385,7 @@ final class CudaDevice implements Device {
   @Override
   public void linearGelu(Tensor x, Weight weight, Tensor bias, Tensor inner, Tensor y) {
     context.makeCurrent();
-    Parameter parameter = ((Weight.Trainable) weight).parameter();
-    int out = extent(inner, 1);
-    geluGemm.run(
-        new GeluGemm.Operands(
-            address(x),
-            address(parameter.compute()),
-            address(inner),
-            address(y),
-            address(bias),
-            0,
-            extent(x, 0),
-            extent(x, 1),
-            out,
-            false),
-        o -> {
-          Activations activations = new Activations(o.x(), o.tokens(), 0, o.inner(), out);
-          products.dense(activations, o.weight(), o.bias(), out, o.in(), false);
-          operations.gelu(o.y(), o.inner(), inner.elements());
-        });
+    layers.forwardGelu(x, weight, bias, inner, y);
   }
 
   @Override
@@ -508,28 +398,7 @@ final class CudaDevice implements Device {
       Tensor dInner,
       Tensor dInnerBias) {
     context.makeCurrent();
-    Parameter parameter = ((Weight.Trainable) weight).parameter();
-    Product product = product(activated, parameter, dY, 0);
-    GeluGemm.Operands operands =
-        new GeluGemm.Operands(
-            product.dY(),
-            product.weight(),
-            address(inner),
-            address(dInner),
-            0,
-            address(dInnerBias),
-            product.tokens(),
-            product.out(),
-            product.in(),
-            true);
-    GeluGemm.Separately separately =
-        o -> {
-          trainingProducts.inputGradient(product, o.y(), false);
-          trainingOperations.geluBackward(o.inner(), o.y(), o.y(), o.tokens(), o.out(), o.dBias());
-        };
-    geluGemm.choose(operands, separately);
-    trainingProducts.weightGradient(product, List.of(dWeight));
-    geluGemm.run(operands, separately);
+    layers.backwardGelu(activated, weight, dY, dWeight, inner, dInner, dInnerBias);
   }
 
   @Override
