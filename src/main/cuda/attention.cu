@@ -22,32 +22,14 @@
 //
 // Compile-time: HEAD (32 or 64), TRAINING, DROPOUT. Launch: grid (blocks of 128 queries in the longest row, heads,
 // rows), 128 threads.
-#include "common.cuh"
+#include "attention.cuh"
 #include "dropout.cuh"
 
 constexpr int QUERIES = 128;
 constexpr int KEYS = 64;
 constexpr int THREADS = 128;
-constexpr int ROW_CHUNKS = HEAD / 8;  // 16-byte chunks in a row of one head
 constexpr int STAGE = KEYS * HEAD * 2;
 constexpr int STAGES = 2;
-
-// Byte offset of a 16-byte chunk in a tile of HEAD-wide rows; the exclusive or spreads the eight rows
-// of one ldmatrix over all banks.
-DEVICE u32 chunk_offset(int row, int chunk) {
-  if constexpr (HEAD == 64) return row * 128 + ((chunk ^ (row & 7)) << 4);
-  return row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4);
-}
-
-// Rows [0, valid) of a tile from memory, zeros below: what a tail leaves must not be NaN.
-template <int ROWS> DEVICE void load_tile(u32 shared, const element *from, int stride, int valid) {
-#pragma unroll
-  for (int i = threadIdx.x; i < ROWS * ROW_CHUNKS; i += THREADS) {
-    const int row = i / ROW_CHUNKS, chunk = i % ROW_CHUNKS;
-    copy_async_16(shared + chunk_offset(row, chunk),
-                  from + (u64)(row < valid ? row : 0) * stride + chunk * 8, row < valid);
-  }
-}
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attention(element *out, const element *qkv, const int *rowOffsets, int hidden,
@@ -72,14 +54,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   auto load_stage = [&](int tile) {
     if (tile < tiles) {
       const element *from = base + (u64)tile * KEYS * stride;
-      load_tile<KEYS>(sharedK + tile % STAGES * STAGE, from + hidden, stride, length - tile * KEYS);
-      load_tile<KEYS>(sharedV + tile % STAGES * STAGE, from + 2 * hidden, stride,
+      load_rows<KEYS, THREADS>(sharedK + tile % STAGES * STAGE, from + hidden, stride, length - tile * KEYS);
+      load_rows<KEYS, THREADS>(sharedV + tile % STAGES * STAGE, from + 2 * hidden, stride,
                       length - tile * KEYS);
     }
     copy_async_commit();  // an empty group at the end keeps the count of groups simple
   };
 
-  load_tile<QUERIES>(sharedQ, base + (u64)firstQuery * stride, stride, length - firstQuery);
+  load_rows<QUERIES, THREADS>(sharedQ, base + (u64)firstQuery * stride, stride, length - firstQuery);
   load_stage(0);
   load_stage(1);
   copy_async_wait<1>();

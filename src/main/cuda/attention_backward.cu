@@ -23,13 +23,12 @@
 // Compile-time: HEAD (32 or 64), WARPS (4, or 8 with HEAD 64), DROPOUT. Launch: attention_backward
 // 32 * WARPS threads, grid (heads, rows), dynamic shared memory as below; attention_delta 256
 // threads, grid (tokens * hidden / 2048 rounded up); it also zeroes `count` floats, which sums are added to.
-#include "common.cuh"
+#include "attention.cuh"
 #include "dropout.cuh"
 
 constexpr int THREADS = 32 * WARPS;
 constexpr int KEYS = 32 * WARPS;
 constexpr int QUERIES = 32;
-constexpr int ROW_CHUNKS = HEAD / 8;
 constexpr int KEY_BYTES = KEYS * HEAD * 2;
 constexpr int QUERY_BYTES = QUERIES * HEAD * 2;
 constexpr int STAGE_BYTES = 2 * QUERY_BYTES + 3 * QUERIES * 4;
@@ -38,21 +37,7 @@ constexpr int SCORE_BYTES = KEYS * QUERIES * 2;
 constexpr int DQ_COLUMNS = 2 * HEAD / WARPS;
 static_assert(DQ_COLUMNS % 16 == 0, "a warp's part of dQ is made of 16 columns");
 
-// As in attention.cu: eight rows of one ldmatrix over all banks.
-DEVICE u32 chunk_offset(int row, int chunk) {
-  if constexpr (HEAD == 64) return row * 128 + ((chunk ^ (row & 7)) << 4);
-  return row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4);
-}
 DEVICE u32 score_offset(int key, int chunk) { return key * 64 + ((chunk ^ ((key >> 1) & 3)) << 4); }
-
-template <int ROWS> DEVICE void load_tile(u32 shared, const element *from, int stride, int valid) {
-#pragma unroll
-  for (int i = threadIdx.x; i < ROWS * ROW_CHUNKS; i += THREADS) {
-    const int row = i / ROW_CHUNKS, chunk = i % ROW_CHUNKS;
-    copy_async_16(shared + chunk_offset(row, chunk),
-                  from + (u64)(row < valid ? row : 0) * stride + chunk * 8, row < valid);
-  }
-}
 
 extern "C" __global__ void __launch_bounds__(256)
     attention_delta(float *delta, const element *out, const element *dOut, u64 chunks, float *zeroed,
@@ -97,8 +82,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, WARPS == 4 ? 2 : 1)
   auto load_stage = [&](int block) {
     const int first = block * QUERIES, valid = length - first;
     const u32 stage = sharedStages + block % 2 * STAGE_BYTES;
-    load_tile<QUERIES>(stage, base + (u64)first * stride, stride, valid);
-    load_tile<QUERIES>(stage + QUERY_BYTES, dBase + (u64)first * hidden, hidden, valid);
+    load_rows<QUERIES, THREADS>(stage, base + (u64)first * stride, stride, valid);
+    load_rows<QUERIES, THREADS>(stage + QUERY_BYTES, dBase + (u64)first * hidden, hidden, valid);
     if (threadIdx.x < 2 * QUERIES) {
       const int query = threadIdx.x % QUERIES;
       const u64 at = (u64)(start + first + (query < valid ? query : 0)) * heads + head;
@@ -119,8 +104,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, WARPS == 4 ? 2 : 1)
   for (int block = 0; block < keyBlocks; block++) {
     const int firstKey = block * KEYS, validKeys = length - firstKey;
     __syncthreads();  // the keys of the block before are done with
-    load_tile<KEYS>(sharedK, base + (u64)firstKey * stride + hidden, stride, validKeys);
-    load_tile<KEYS>(sharedV, base + (u64)firstKey * stride + 2 * hidden, stride, validKeys);
+    load_rows<KEYS, THREADS>(sharedK, base + (u64)firstKey * stride + hidden, stride, validKeys);
+    load_rows<KEYS, THREADS>(sharedV, base + (u64)firstKey * stride + 2 * hidden, stride, validKeys);
     load_stage(0);
     const bool active = warp * 32 < validKeys, tail = warp * 32 + 32 > validKeys;
     float dK[2][HEAD / 8][4] = {}, dV[2][HEAD / 8][4] = {};

@@ -26,16 +26,15 @@
 // Compile-time: HEAD (32 or 64), DROPOUT. Launch: 512 threads, at most as many blocks as there are
 // multiprocessors and at most rows * heads, dynamic shared memory KEYS_FULL + 2048 bytes. One launch at
 // a time: the count is the module's.
-#include "common.cuh"
-#include "hopper.cuh"
+#include "attention.cuh"
 #include "dropout.cuh"
+#include "hopper.cuh"
 
 constexpr int COMPUTERS = 2;  // warpgroups with keys of their own
 constexpr int THREADS = 128 * (COMPUTERS + 2);
 constexpr int BLOCK = 64;  // keys or queries
 constexpr int KEY_SLOTS = 4, STAGES = 4, PIECES = 4;
 constexpr int ROW_BYTES = HEAD * 2;
-constexpr int ROW_CHUNKS = HEAD / 8;
 constexpr int BLOCK_BYTES = BLOCK * ROW_BYTES;
 constexpr int SCORE_BYTES = BLOCK * 128;  // of 64 queries with 64 keys
 constexpr int MOST_SORTED = 1024;         // rows
@@ -55,18 +54,6 @@ constexpr int PIECES_AT = PIECE_EMPTY + 8 * PIECES;
 
 // ---- products ------------------------------------------------------------------------------------
 
-// Byte offset of a 16-byte chunk in a tile: the swizzle that wgmma undoes, of 128 or 64 bytes.
-DEVICE u32 chunk_offset(int row, int chunk) {
-  if constexpr (HEAD == 64) return row * 128 + ((chunk ^ (row & 7)) << 4);
-  return row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4);
-}
-
-// A tile for wgmma: rows as wide as the swizzle, groups of eight rows one after another.
-template <int BYTES> DEVICE u64 descriptor(u32 shared) {
-  constexpr u64 group = 8 * BYTES >> 4;
-  constexpr u64 swizzle = BYTES == 128 ? 1 : 2;
-  return (u64)((shared & 0x3ffff) >> 4) | group << 16 | group << 32 | swizzle << 62;
-}
 constexpr u64 SIXTEEN_ROWS = 16 * ROW_BYTES >> 4;
 
 #define SCORES(c, accumulate)                                                    \
@@ -251,10 +238,6 @@ DEVICE void clear_rows(u32 block, int valid) {
     asm volatile("st.shared.v4.u32 [%0], {%1,%1,%1,%1};" ::"r"(block + at * 16), "r"(0) : "memory");
   }
 }
-DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-DEVICE void warpgroup_barrier() {
-  asm volatile("bar.sync %0, 128;" ::"r"(threadIdx.x / 128 + 1) : "memory");
-}
 DEVICE void warp_arrive(u32 barrier) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
@@ -410,9 +393,7 @@ DEVICE void add_column_sums(const float (&d)[HEAD / 8][4], float scale, float *s
 
 DEVICE void compute(const Arguments &x, Walk walk, u32 shared, const u8 *generic) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-  // By a shuffle, so that the compiler knows it is one for the warp: it serializes wgmma on branches
-  // that may diverge.
-  const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+  const int warpgroup = warpgroup_index();
   const float scaleLog2 = x.scale * 1.4426950408889634f;
   const int hidden = x.heads * HEAD;
   Ring<KEY_SLOTS / COMPUTERS> own;
@@ -626,8 +607,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       barrier_init(shared + PIECE_FULL + 8 * i, 1);
       barrier_init(shared + PIECE_EMPTY + 8 * i, 4 * COMPUTERS + 4 + 2);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    fence_async();
+    fence_barriers();
   }
   // The longest rows first, so that the last pieces to be handed out are the smallest.
   if (rows <= MOST_SORTED) {
@@ -653,15 +633,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   const Arguments arguments = {dQkv,       dQuery, partial, logSumExp, delta,
                                rowOffsets, rows,   heads,   scale,     site};
   const Walk walk = {shared, pieces};
-  const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+  const int warpgroup = warpgroup_index();
   if (warpgroup < COMPUTERS) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
+    take_registers<200>();
     compute(arguments, walk, shared, generic);
   } else if (warpgroup == COMPUTERS) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 72;");
+    keep_registers<72>();
     gather_queries(arguments, walk, shared);
   } else {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    keep_registers<40>();
     const int warp = threadIdx.x / 32 % 4;
     if (warp < 2) {
       produce_per_query(arguments, walk, shared);

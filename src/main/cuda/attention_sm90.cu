@@ -30,9 +30,9 @@
 //
 // Compile-time: HEAD (32 or 64), TRAINING, DROPOUT. Launch: 640 threads, at most as many blocks as there
 // are multiprocessors, dynamic shared memory BARRIERS_AT + 2048 bytes.
-#include "common.cuh"
-#include "hopper.cuh"
+#include "attention.cuh"
 #include "dropout.cuh"
+#include "hopper.cuh"
 
 constexpr int WARPGROUPS = 4;  // and one of producers
 constexpr int CONSUMER_REGISTERS = 112, PRODUCER_REGISTERS = 32;
@@ -41,7 +41,6 @@ constexpr int KEYS = 64;       // a tile; a row's last one is half as wide where
 constexpr int HALF = KEYS / 2;
 constexpr int STAGES = 10;
 constexpr int ROW_BYTES = HEAD * 2;
-constexpr int ROW_CHUNKS = HEAD / 8;
 constexpr int QUERY_BYTES = QUERIES * ROW_BYTES;
 constexpr int TILE_BYTES = KEYS * ROW_BYTES;
 constexpr float RANGE = 8.0f;  // log2 of the largest P
@@ -57,20 +56,6 @@ constexpr int VALUES_FULL = KEYS_EMPTY + 8 * STAGES, VALUES_EMPTY = VALUES_FULL 
 constexpr int BLOCKS_AT = (VALUES_EMPTY + 8 * STAGES + 31) & ~31;
 
 // ---- products ------------------------------------------------------------------------------------
-
-// Byte offset of a 16-byte chunk in a tile: the swizzle that wgmma undoes, of 128 or 64 bytes.
-DEVICE u32 chunk_offset(int row, int chunk) {
-  if constexpr (HEAD == 64) return row * 128 + ((chunk ^ (row & 7)) << 4);
-  return row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4);
-}
-
-// A tile for wgmma: rows of ROW_BYTES, groups of eight rows one after another. The other stride is not
-// used, since a row is exactly as wide as the swizzle.
-DEVICE u64 descriptor(u32 shared) {
-  constexpr u64 group = 8 * ROW_BYTES >> 4;
-  constexpr u64 swizzle = HEAD == 64 ? 1 : 2;
-  return (u64)((shared & 0x3ffff) >> 4) | group << 16 | group << 32 | swizzle << 62;
-}
 
 // Products with up to KEYS keys: of n-th eight, this thread's two columns of each of its two rows.
 typedef float Products[KEYS / 8][4];
@@ -313,7 +298,7 @@ struct Consumer {
 #endif
 
   DEVICE_MEMBER void start(u32 queries) {
-    q = descriptor(queries);
+    q = descriptor<ROW_BYTES>(queries);
 #pragma unroll
     for (int n = 0; n < HEAD / 8; n++) {
 #pragma unroll
@@ -326,7 +311,7 @@ struct Consumer {
   // Waits for the next tile of keys and issues s = q k^T for N of them.
   template <int N> DEVICE_MEMBER void issue_keys(Products &s) {
     barrier_wait(shared + KEYS_FULL + 8 * keys.slot, keys.phase);
-    const u64 k = descriptor(shared + KEYS_AT + keys.slot * TILE_BYTES);
+    const u64 k = descriptor<ROW_BYTES>(shared + KEYS_AT + keys.slot * TILE_BYTES);
     wgmma_fence();
     multiply_keys<N, true>(s, q, k);
 #pragma unroll
@@ -345,7 +330,7 @@ struct Consumer {
   }
   // Issues o += p v for N keys.
   template <int N> DEVICE_MEMBER void issue_values() {
-    const u64 v = descriptor(shared + VALUES_AT + values.slot * TILE_BYTES);
+    const u64 v = descriptor<ROW_BYTES>(shared + VALUES_AT + values.slot * TILE_BYTES);
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < N / 16; step++) {
@@ -366,8 +351,8 @@ struct Consumer {
     for (int at = valid * ROW_CHUNKS + threadIdx.x % 128; at < width * ROW_CHUNKS; at += 128) {
       asm volatile("st.shared.v4.u32 [%0], {%1,%1,%1,%1};" ::"r"(tile + at * 16), "r"(0) : "memory");
     }
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    asm volatile("bar.sync %0, 128;" ::"r"(threadIdx.x / 128 + 1) : "memory");
+    fence_async();
+    warpgroup_barrier();
   }
 
   // Whether some exponent of this warp would leave the range.
@@ -604,11 +589,11 @@ DEVICE void consume(element *out, u32 shared, const Block *blocks, int heads, fl
       consumer.tile += (length + KEYS - 1) / KEYS;
     }
     // The warpgroup's last product may still be reading these queries for another warp.
-    asm volatile("bar.sync %0, 128;" ::"r"(warpgroup + 1) : "memory");
+    warpgroup_barrier();
     consumer.finish(buffer + 16 * warp * ROW_BYTES,
                     out + (u64)(block.token + 16 * warp) * hidden + block.column, hidden,
                     block.valid - 16 * warp);
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    fence_async();
     __syncwarp();
     if (threadIdx.x % 32 == 0) barrier_arrive(shared + QUERIES_EMPTY + 8 * slot);
     queries.advance();
@@ -636,19 +621,18 @@ extern "C" __global__ void __launch_bounds__(128 * WARPGROUPS + 128, 1)
       barrier_init(shared + VALUES_FULL + 8 * i, 1);
       barrier_init(shared + VALUES_EMPTY + 8 * i, warps);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    fence_barriers();
   }
   __syncthreads();
   Block *blocks = (Block *)(memory + (shared - shared_address(memory)) + BLOCKS_AT);
   if (threadIdx.x >= 128 * WARPGROUPS) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
+    keep_registers<PRODUCER_REGISTERS>();
     const Work work = {rowOffsets, rows, heads};
     const int warp = threadIdx.x / 32 - 4 * WARPGROUPS;
     if (warp == 0) produce_keys(qkv, shared, work);
     if (warp == 1) produce_queries(qkv, shared, blocks, work);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
+    take_registers<CONSUMER_REGISTERS>();
     wait_for_previous_kernel();
     let_next_kernel_start();
 #if TRAINING

@@ -189,7 +189,7 @@ struct Consumer {
     barrier_wait(shared + READY_AT + 8 * (warpgroup * STORE_BUFFERS + buffer.slot), buffer.phase);
   }
   DEVICE_MEMBER void end_piece() {
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    fence_async();
     __syncwarp();
     if (thread % 32 == 0) {
       barrier_arrive(shared + STAGED_AT + 8 * (warpgroup * STORE_BUFFERS + buffer.slot));
@@ -313,8 +313,7 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, 1)
                    const element *bias, float *partial, int tokens, int out, int kTiles) {
   extern __shared__ __align__(1024) u8 memory[];
   const u32 shared = shared_address(memory);
-  // Taken from one lane, so that the compiler knows it to be the same in all.
-  const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+  const int warpgroup = warpgroup_index();
   const int thread = threadIdx.x % 128;
   u32 rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -328,7 +327,7 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, 1)
       barrier_init(shared + STAGED_AT + 8 * i, 4);
     }
     for (int i = 0; i < WARPGROUPS; i++) barrier_init(shared + TURN_AT + 8 * i, 1);
-    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+    fence_barriers();
     barrier_arrive(shared + TURN_AT);
   }
   cluster_sync();

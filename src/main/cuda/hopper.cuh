@@ -47,7 +47,21 @@ DEVICE void barrier_arrive_remote(u32 cluster_address) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_address) : "memory");
 }
 
+// After barrier_init, for the other blocks of the cluster and for the copy engine.
+DEVICE void fence_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+}
+// What this thread has written to shared memory, for the copy engine and for wgmma.
+DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// Of the thread's warpgroup alone.
+DEVICE void warpgroup_barrier() {
+  asm volatile("bar.sync %0, 128;" ::"r"(threadIdx.x / 128 + 1) : "memory");
+}
+
 DEVICE int from_first_lane(int value) { return __shfl_sync(0xffffffffu, value, 0); }
+// Taken from one lane, so that the compiler knows it to be the same in all: it serialises wgmma on branches
+// that may diverge.
+DEVICE int warpgroup_index() { return from_first_lane(threadIdx.x / 128); }
 
 // ---- copy engine ---------------------------------------------------------------------------------
 
@@ -98,6 +112,13 @@ template <int REGISTERS> DEVICE void take_registers() {
 }
 
 // ---- wgmma ---------------------------------------------------------------------------------------
+
+// A tile in shared memory: rows of BYTES, as wide as its swizzle, groups of eight rows one after another.
+template <int BYTES> DEVICE u64 descriptor(u32 shared) {
+  constexpr u64 group = 8 * BYTES >> 4;
+  constexpr u64 swizzle = BYTES == 128 ? 1 : 2;
+  return (u64)((shared & 0x3ffff) >> 4) | group << 16 | group << 32 | swizzle << 62;
+}
 
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

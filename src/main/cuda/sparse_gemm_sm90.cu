@@ -434,7 +434,7 @@ struct Consumer {
         }
         store_transposed(at + j * 16 * 128, words);
       }
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      fence_async();
       barrier_arrive(shared + STAGED_AT + 8 * (first + buffer.slot));
       buffer.advance();
     }
@@ -627,8 +627,7 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
                      const float2 *norms, float2 *yMoments, const int *tokenCount) {
   extern __shared__ __align__(1024) u8 memory[];
   const u32 shared = shared_address(memory);
-  // Taken from one lane, so that the compiler knows it to be the same in all.
-  const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+  const int warpgroup = warpgroup_index();
   const int thread = threadIdx.x % 128;
   u32 rank = 0;
   if (CLUSTER > 1) asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -651,7 +650,7 @@ extern "C" __global__ void __launch_bounds__((WARPGROUPS + 1) * 128, RESIDENTS)
       barrier_init(shared + NORM_FULL_AT + 8 * i, 1);
       barrier_init(shared + NORM_EMPTY_AT + 8 * i, 128 * WARPGROUPS);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+    fence_barriers();
   }
   cluster_sync();
 

@@ -123,7 +123,13 @@ class KernelCompilationTest {
     try {
       Path work = Files.createTempDirectory(folder, "nvcc");
       for (String name :
-          List.of("common.cuh", "dropout.cuh", "hopper.cuh", "token_share.cuh", source.name)) {
+          List.of(
+              "attention.cuh",
+              "common.cuh",
+              "dropout.cuh",
+              "hopper.cuh",
+              "token_share.cuh",
+              source.name)) {
         try (InputStream stream = KernelCompiler.class.getResourceAsStream("kernels/" + name)) {
           Files.copy(stream, work.resolve(name));
         }
