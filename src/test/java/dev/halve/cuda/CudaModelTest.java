@@ -23,8 +23,10 @@ import java.lang.foreign.Arena;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -130,6 +132,34 @@ class CudaModelTest {
         }
       }
       assertThat(((CudaCompiledModel) compiled).graphs()).isLessThan(40);
+    }
+  }
+
+  /** An MLP of 537,600 tokens has 2.2 thousand million activations, more than an int counts. */
+  @ParameterizedTest
+  @ValueSource(booleans = {false, true})
+  void theLastRowsOfAHugeBatchAreWhatTheyAreAlone(boolean compressed) {
+    BertConfig config = new BertConfig(500, 1024, 1, 16, 4096, 512, 2, 1e-12f, 0, 0);
+    int[] lengths = new int[1400];
+    Arrays.fill(lengths, 384);
+    PackedBatch huge = batch(config, 3, lengths);
+    int from = huge.tokens() - 3 * 384;
+    PackedBatch last =
+        new PackedBatch(
+            Arrays.copyOfRange(huge.tokenIds(), from, huge.tokens()),
+            Arrays.copyOfRange(huge.typeIds(), from, huge.tokens()),
+            new int[] {0, 384, 768, 1152});
+    try (CudaDevice gpu = Gpu.open(DType.F16)) {
+      gpu.context().makeCurrent();
+      Assumptions.assumeTrue(CudaDriver.memoryInfo()[0] > 20L << 30, "less than 20 GiB are free");
+      try (BertForQuestionAnswering model = model(gpu, config, compressed);
+          CompiledModel compiled = model.compile(huge.tokens(), huge.rows())) {
+        float[] alone = compiled.run(last).toFloatArray();
+        float[] all = compiled.run(huge).toFloatArray();
+        float[] found = Arrays.copyOfRange(all, 2 * from, all.length);
+        // Other tiles add up in another order.
+        assertThat(largestDifference(found, alone)).isLessThan(0.01);
+      }
     }
   }
 
