@@ -20,8 +20,8 @@
 // In training (TRAINING 1) the logarithm of each query's sum of exponentials is kept, fp32 [tokens,
 // heads], and P is dropped out (DROPOUT 1) after it was summed: nothing of the mask is stored.
 //
-// Compile-time: HEAD (32 or 64), TRAINING, DROPOUT. Launch: grid (blocks of 128 queries in the longest row, heads,
-// rows), 128 threads.
+// Compile-time: HEAD (32 or 64), TRAINING, DROPOUT. Launch: grid (blocks of 128 queries in the longest row,
+// heads, rows), 128 threads.
 #include "attention.cuh"
 #include "dropout.cuh"
 

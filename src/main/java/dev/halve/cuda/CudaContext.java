@@ -3,8 +3,8 @@ package dev.halve.cuda;
 import dev.halve.core.HalveException;
 
 /**
- * One GPU in use: the driver's primary context on it and the one stream that all work of a {@link
- * CudaDevice} goes through, in order.
+ * One GPU in use: the driver's primary context on it and the stream that the work of a {@link
+ * CudaDevice} goes through, in order; what training forks off joins it again.
  */
 final class CudaContext implements AutoCloseable {
   private final int index;
