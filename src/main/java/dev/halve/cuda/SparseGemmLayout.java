@@ -36,9 +36,9 @@ import java.util.Set;
  * @param out rows of the weight, at least 1
  * @param in inputs, a multiple of 4
  */
-public record SparseGemmLayout(int out, int in) {
+record SparseGemmLayout(int out, int in) {
   /** Bytes of a block of 64 rows by 64 inputs: 4,096 of values and 512 of metadata. */
-  public static final int BLOCK_BYTES = 4608;
+  static final int BLOCK_BYTES = 4608;
 
   /** Heights of the tiles, in row blocks of a whole cluster, that read the operand. */
   static final Set<Integer> TILE_BLOCKS = Set.of(1, 2, 3, 4, 6, 8);
@@ -50,7 +50,7 @@ public record SparseGemmLayout(int out, int in) {
   /**
    * @throws HalveException if {@code in} is no multiple of 4 or an extent is not positive
    */
-  public static SparseGemmLayout of(Shape shape) {
+  static SparseGemmLayout of(Shape shape) {
     long out = shape.extent(0);
     long in = shape.extent(1);
     if (out < 1 || in < 4 || in % 4 != 0 || out > LIMIT || in > LIMIT) {
@@ -65,17 +65,17 @@ public record SparseGemmLayout(int out, int in) {
   }
 
   /** Blocks of 64 rows. */
-  public int outBlocks() {
+  int outBlocks() {
     return Math.ceilDiv(out, 64);
   }
 
   /** Blocks of 64 inputs, at least 4: the kernels' pipelines start and end with two. */
-  public int kTiles() {
+  int kTiles() {
     return Math.max(4, Math.ceilDiv(in, 64));
   }
 
   /** Row blocks that the last tile of some height reaches past the end. */
-  public int guardBlocks() {
+  int guardBlocks() {
     return TILE_BLOCKS.stream()
         .mapToInt(height -> Math.ceilDiv(outBlocks(), height) * height - outBlocks())
         .max()
@@ -83,7 +83,7 @@ public record SparseGemmLayout(int out, int in) {
   }
 
   /** Bytes of the packed operand with its guard. */
-  public long bytes() {
+  long bytes() {
     return ((long) kTiles() * outBlocks() + guardBlocks()) * BLOCK_BYTES;
   }
 
@@ -94,7 +94,7 @@ public record SparseGemmLayout(int out, int in) {
    * @param target {@link #bytes()} host bytes at a multiple of 8; overwritten
    * @throws HalveException if the weight's shape or type is another
    */
-  public void pack(SparseSemiStructuredTensor weight, MemorySegment target) {
+  void pack(SparseSemiStructuredTensor weight, MemorySegment target) {
     if (!weight.shape().equals(Shape.of(out, in)) || weight.values().dtype().bytes() != 2) {
       throw new HalveException(
           "expected a 2:4 weight ["
@@ -122,7 +122,7 @@ public record SparseGemmLayout(int out, int in) {
    * @param dtype of its values
    * @param packed {@link #bytes()} host bytes, as {@link #pack} wrote them
    */
-  public SparseSemiStructuredTensor unpack(Arena arena, DType dtype, MemorySegment packed) {
+  SparseSemiStructuredTensor unpack(Arena arena, DType dtype, MemorySegment packed) {
     Tensor values = Tensor.allocate(arena, dtype, out, in / 2);
     Tensor metadata = Tensor.allocate(arena, DType.U8, out, Math.ceilDiv(in, 8));
     for (int row = 0; row < out; row++) {

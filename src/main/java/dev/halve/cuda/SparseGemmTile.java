@@ -8,7 +8,7 @@ import java.util.List;
  * compile-time constants of {@code sparse_gemm_sm90.cu} or {@code sparse_gemm_sm80.cu} and what a
  * launch needs to know of them. Any tile is right for any shape; which is fastest is measured.
  */
-public sealed interface SparseGemmTile {
+sealed interface SparseGemmTile {
   /**
    * What happens to a product before it is rounded and stored. The last three have a LayerNorm in
    * them, as the head of {@code sparse_gemm_sm90.cu} says, and that kernel alone.
@@ -110,17 +110,17 @@ public sealed interface SparseGemmTile {
     }
 
     /** Outputs of one block's tile. */
-    public int out() {
+    int out() {
       return warpgroups * blocks * 64;
     }
 
     /** Tokens of the box that loads x; 64 inputs wide, 128-byte swizzle. */
-    public int xBoxTokens() {
+    int xBoxTokens() {
       return tokens / clusterOut;
     }
 
     /** Tokens of the box that stores y and loads the residual; 64 wide, 128-byte swizzle. */
-    public int yBoxTokens() {
+    int yBoxTokens() {
       return storeTokens;
     }
 
