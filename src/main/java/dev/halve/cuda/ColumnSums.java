@@ -34,14 +34,15 @@ final class ColumnSums {
   /** Room for partial sums of so many columns by so many parts, until they have been added up. */
   long partial(int parts, int width) {
     long bytes = Math.ceilDiv(4L * parts * width, 256L) * 256;
-    Buffer buffer = buffers[filling];
-    if (used + bytes > buffer.bytes) {
-      long size = Math.max(bytes, 2 * buffer.bytes);
-      buffers[filling] = buffer = new Buffer(training.allocate(size), size);
-      used = 0;
+    if (used + bytes > buffers[filling].bytes) {
+      // Work that comes again, to be recorded, finds room for all of it, whichever buffer it fills.
+      long size = Math.max(used + bytes, 2 * buffers[filling].bytes);
+      for (int i = 0; i < buffers.length; i++) {
+        buffers[i] = new Buffer(training.allocate(size), size);
+      }
     }
     used += bytes;
-    return buffer.address + used - bytes;
+    return buffers[filling].address + used - bytes;
   }
 
   /**
@@ -51,6 +52,12 @@ final class ColumnSums {
    */
   void addPartials(long partial, int pitch, int width, int parts, long... outputs) {
     waiting.add(new Addition(partial, pitch, width, parts, outputs));
+  }
+
+  /** Leaves undone what waits. */
+  void forget() {
+    waiting.clear();
+    used = 0;
   }
 
   /** Queues the additions that wait. */

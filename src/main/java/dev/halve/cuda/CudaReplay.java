@@ -1,5 +1,6 @@
 package dev.halve.cuda;
 
+import dev.halve.core.HalveException;
 import dev.halve.engine.BatchShape;
 import dev.halve.engine.Replay;
 import dev.halve.engine.StepScalars;
@@ -38,6 +39,19 @@ final class CudaReplay implements Replay {
   @Override
   public void run(BatchShape shape, StepScalars scalars, Runnable work) {
     context.makeCurrent();
+    try {
+      queue(shape, scalars, work);
+    } catch (Throwable failed) {
+      try {
+        training.abandon();
+      } catch (HalveException alsoFailed) {
+        failed.addSuppressed(alsoFailed);
+      }
+      throw failed;
+    }
+  }
+
+  private void queue(BatchShape shape, StepScalars scalars, Runnable work) {
     training.join();
     training.set(scalars);
     Start start = new Start(shape, training.stale().state());

@@ -236,6 +236,14 @@ final class CudaTraining implements AutoCloseable {
     sums.launch(context.stream());
   }
 
+  /**
+   * After a step that has failed: its sums are not added up where something else may lie by now.
+   */
+  void abandon() {
+    sums.forget();
+    joinSide();
+  }
+
   /** Lets what is queued from now on come after the work of the side stream. */
   void joinSide() {
     if (outstanding) {

@@ -7,6 +7,10 @@ import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.cuda.RandomTensors.Operand;
+import dev.halve.engine.AdamW;
+import dev.halve.engine.BatchShape;
+import dev.halve.engine.Replay;
+import dev.halve.engine.StepScalars;
 import java.lang.foreign.Arena;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -53,6 +57,48 @@ class CudaGraphTest {
         .isInstanceOf(IllegalStateException.class)
         .hasMessageContaining("recorded work");
     assertStillWorks();
+  }
+
+  /** Though it fills the other buffer than the first time, and takes its largest part last. */
+  @Test
+  void sumsThatWereMadeOnceAreRecordedWithoutAskingForMemory() {
+    ColumnSums sums = device.training().sums();
+    long outputs = pool.allocate(4L << 10);
+    Runnable work =
+        () -> {
+          for (int width : new int[] {16, 64, 1024}) {
+            sums.addPartials(sums.partial(8, width), width, width, 8, outputs);
+          }
+          sums.launch(device.context().stream());
+        };
+    work.run();
+    record(work);
+    assertStillWorks();
+  }
+
+  @Test
+  void aStepThatFailsLeavesNoSumsBehind() {
+    Tensor output = pool.allocate(DType.F32, 64);
+    ColumnSums sums = device.training().sums();
+    IllegalArgumentException failure = new IllegalArgumentException("of the step");
+    StepScalars scalars = new StepScalars(1, new AdamW(1e-3, 0.9, 0.999, 1e-8, 0, 1), 1);
+    try (Replay replay = device.openReplay();
+        Arena arena = Arena.ofConfined()) {
+      assertThatThrownBy(() ->
+              replay.run(
+                  new BatchShape(64, 1, 64),
+                  scalars,
+                  () -> {
+                    long partial = sums.partial(1, 64);
+                    CudaDriver.fill(partial, (byte) 0x3F, 4 * 64, device.context().stream());
+                    sums.addPartials(partial, 64, 64, 1, CudaDevice.address(output));
+                    throwIt(failure);
+                  }))
+          .isSameAs(failure);
+      Tensor host = Tensor.allocate(arena, DType.F32, 64);
+      device.download(output, host);
+      assertThat(host.toFloatArray()).containsOnly(0);
+    }
   }
 
   private void record(Runnable work) {
