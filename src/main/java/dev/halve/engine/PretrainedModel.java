@@ -19,7 +19,6 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.SequencedMap;
-import java.util.SequencedSet;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
 import java.util.function.Function;
@@ -94,16 +93,6 @@ public final class PretrainedModel implements AutoCloseable {
   /** Whether a trained question-answering head is stored. */
   public boolean hasQuestionAnsweringHead() {
     return tensors.has("qa_outputs.weight");
-  }
-
-  /** The stored tensors' names. */
-  public SequencedSet<String> tensorNames() {
-    return source.weights().names();
-  }
-
-  /** A stored tensor, on the host, read-only, until this is closed. */
-  public Tensor tensor(String tensorName) {
-    return source.weights().tensor(tensorName);
   }
 
   /**

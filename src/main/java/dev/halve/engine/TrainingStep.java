@@ -71,11 +71,6 @@ public final class TrainingStep implements AutoCloseable {
     return loss;
   }
 
-  /** The gradients' global norm in the last step, before clipping: F32 {@code [1]}. */
-  public Tensor norm() {
-    return norm;
-  }
-
   /** Queues forward and backward of a batch that is not the step's last. */
   public void accumulate(PackedBatch batch, int[] starts, int[] ends, StepScalars scalars) {
     BatchShape shape = model.device().shape(BatchShape.of(batch));

@@ -12,7 +12,6 @@ import dev.halve.engine.Device;
 import dev.halve.engine.Linear;
 import dev.halve.engine.Parameter;
 import java.lang.foreign.Arena;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -72,10 +71,6 @@ final class Checkpoint implements AutoCloseable {
               device.download(tensor, host);
               return host;
             }));
-  }
-
-  static boolean exists(Path file) {
-    return Files.exists(file);
   }
 
   static Checkpoint open(Path file) {

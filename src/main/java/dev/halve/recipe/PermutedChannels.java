@@ -96,13 +96,4 @@ final class PermutedChannels {
   void undo() {
     places.forEach(place -> fold(place, place.permutation().inverse()));
   }
-
-  /** The magnitude that 2:4 keeps, in per cent of all, before and after. */
-  double[] kept() {
-    double total = places.stream().mapToDouble(place -> place.permutation().total()).sum();
-    return new double[] {
-      100 * places.stream().mapToDouble(place -> place.permutation().keptBefore()).sum() / total,
-      100 * places.stream().mapToDouble(place -> place.permutation().keptAfter()).sum() / total
-    };
-  }
 }

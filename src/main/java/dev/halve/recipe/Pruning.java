@@ -44,18 +44,6 @@ public final class Pruning {
   record Outcome(List<String> leftDense, PermutedChannels channels) {}
 
   /**
-   * Prunes by magnitude.
-   *
-   * @return the names of the weights whose shape cannot be pruned so; they are untouched
-   */
-  public static List<String> prune(BertForQuestionAnswering model, PruningSettings settings) {
-    PruningPlan plan = PruningPlan.magnitude(settings);
-    return prune(model.bert(), plan, List.of(), Progress.NONE).leftDense().stream()
-        .map(name -> name + ".weight")
-        .toList();
-  }
-
-  /**
    * Prunes as planned. Methods that look at activations go through the encoder once, layer by
    * layer: what a layer is calibrated on comes out of the pruned ones before it.
    *

@@ -30,11 +30,6 @@ public final class TextEmbedder implements AutoCloseable {
     return new TextEmbedder(TextEncoder.open(model, device, PretrainedModel::pooling, progress));
   }
 
-  /** The same with a pooling of one's own choice. */
-  public static TextEmbedder open(String model, String device, Pooling pooling) {
-    return new TextEmbedder(TextEncoder.open(model, device, _ -> pooling, Progress.NONE));
-  }
-
   /** How many numbers an embedding has. */
   public int dimension() {
     return encoder.config().hiddenSize();

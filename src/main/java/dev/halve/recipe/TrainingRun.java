@@ -66,16 +66,8 @@ record TrainingRun(
    * Trains to the end, writes the model folder, then removes the checkpoint. Where it came to its
    * end before, nothing is done again.
    *
+   * @param scoring scores the model in between, as often as the settings say; null for never
    * @throws HalveException if the checkpoint is of another training
-   */
-  Steps.Trained run(Device device, Rows rows, Progress progress) {
-    return run(device, rows, null, progress);
-  }
-
-  /**
-   * The same, scoring the model in between where the settings say so.
-   *
-   * @param scoring null for never
    */
   Steps.Trained run(Device device, Rows rows, Scoring scoring, Progress progress) {
     try (LoadedModel loaded = LoadedModel.open(model, device, settings.seed(), progress);

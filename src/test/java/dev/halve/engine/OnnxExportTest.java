@@ -170,9 +170,15 @@ class OnnxExportTest {
         PretrainedModel after = PretrainedModel.open(back.toString());
         PretrainedModel compressed = PretrainedModel.open(sparse.toString());
         Arena arena = Arena.ofConfined()) {
-      assertThat(after.tensorNames()).containsExactlyInAnyOrderElementsOf(before.tensorNames());
-      for (String name : before.tensorNames()) {
-        assertThat(after.tensor(name).segment().mismatch(before.tensor(name).segment()))
+      assertThat(after.weights().names())
+          .containsExactlyInAnyOrderElementsOf(before.weights().names());
+      for (String name : before.weights().names()) {
+        assertThat(
+                after
+                    .weights()
+                    .tensor(name)
+                    .segment()
+                    .mismatch(before.weights().tensor(name).segment()))
             .as(name)
             .isEqualTo(-1);
       }
@@ -180,7 +186,7 @@ class OnnxExportTest {
         String module = name.replaceFirst("\\.weight$", "");
         Tensor dense =
             SparseLayout.HALVE.read(arena, compressed.weights(), module).decompress(arena);
-        assertThat(dense.segment().mismatch(before.tensor(name).segment())).isEqualTo(-1);
+        assertThat(dense.segment().mismatch(before.weights().tensor(name).segment())).isEqualTo(-1);
       }
     }
   }

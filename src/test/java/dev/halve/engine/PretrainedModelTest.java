@@ -150,7 +150,7 @@ class PretrainedModelTest {
       PretrainedModel.save(model, origin, folder);
       try (PretrainedModel saved = PretrainedModel.open(folder.toString());
           BertForQuestionAnswering again = saved.questionAnswering(device, 0, note -> {})) {
-        assertThat(saved.tensorNames())
+        assertThat(saved.weights().names())
             .contains("bert.encoder.layer.0.attention.self.query.weight.values")
             .doesNotContain("bert.encoder.layer.0.attention.self.query.weight");
         List<Linear> linears = again.bert().linears();
