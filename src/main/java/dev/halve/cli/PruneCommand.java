@@ -7,6 +7,7 @@ import dev.halve.recipe.Comparison;
 import dev.halve.recipe.DataSettings;
 import dev.halve.recipe.EvaluationSettings;
 import dev.halve.recipe.FeatureSettings;
+import dev.halve.recipe.Output;
 import dev.halve.recipe.Questions;
 import dev.halve.recipe.RecoverySettings;
 import dev.halve.recipe.Sensitivity;
@@ -153,16 +154,19 @@ final class PruneCommand extends HalveCommand {
 
   private void rank(Console console, TerminalProgress progress) {
     method.requireText("--sensitivity");
+    if (plot != null) {
+      Output.requireFile(plot);
+    }
     SensitivityRanking ranking =
         Sensitivity.rank(model.orElse(ModelOption.EMBEDDED), method.plan(), questions(), progress);
-    if (plot != null) {
-      AtomicFile.write(plot, ranking.png());
-    }
     if (json()) {
       console.json(ranking);
     } else {
       progress.hide();
       console.print(ranking.text());
+    }
+    if (plot != null) {
+      AtomicFile.write(plot, ranking.png());
     }
   }
 

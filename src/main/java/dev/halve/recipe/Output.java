@@ -7,7 +7,7 @@ import java.nio.file.NotDirectoryException;
 import java.nio.file.Path;
 
 /** What a run is to write to, tried before it starts, so that a long run does not end with this. */
-final class Output {
+public final class Output {
   private Output() {}
 
   /**
@@ -32,8 +32,12 @@ final class Output {
     return existing;
   }
 
-  /** Tries a file that is to be replaced or made. */
-  static void requireFile(Path file) {
+  /**
+   * Tries a file that is to be replaced or made.
+   *
+   * @throws HalveException if it cannot be written
+   */
+  public static void requireFile(Path file) {
     if (Files.isDirectory(file)) {
       throw new HalveException("cannot write " + file + ": it is a folder");
     }

@@ -1,14 +1,10 @@
 package dev.halve.report;
 
+import dev.halve.core.HalveException;
 import java.awt.BasicStroke;
 import java.awt.Color;
-import java.io.ByteArrayOutputStream;
-import java.io.IOException;
-import java.io.UncheckedIOException;
 import java.util.List;
-import org.knowm.xchart.BitmapEncoder;
 import org.knowm.xchart.XYChart;
-import org.knowm.xchart.XYChartBuilder;
 import org.knowm.xchart.style.Styler;
 import org.knowm.xchart.style.markers.SeriesMarkers;
 
@@ -18,22 +14,17 @@ final class LossChart {
 
   private LossChart() {}
 
-  /** A PNG of 1200 x 675 pixels. Needs the fonts of the machine. */
+  /**
+   * A {@link Picture}.
+   *
+   * @throws HalveException if the machine has no fonts to draw with
+   */
   static byte[] png(List<LossCurve> curves) {
-    XYChart chart =
-        new XYChartBuilder()
-            .width(1200)
-            .height(675)
-            .title("Training loss")
-            .xAxisTitle("step")
-            .yAxisTitle("loss")
-            .build();
+    return Picture.of("Training loss", "step", "loss", chart -> addLines(chart, curves));
+  }
+
+  private static void addLines(XYChart chart, List<LossCurve> curves) {
     chart.getStyler().setLegendPosition(Styler.LegendPosition.InsideNE);
-    chart.getStyler().setChartBackgroundColor(Color.WHITE);
-    chart.getStyler().setPlotBorderVisible(false);
-    chart.getStyler().setPlotGridLinesColor(new Color(0xe2e8f0));
-    chart.getStyler().setLegendBorderColor(new Color(0xe2e8f0));
-    chart.getStyler().setChartPadding(24);
     chart.getStyler().setYAxisMin(0.0);
     for (int i = 0; i < curves.size(); i++) {
       List<LossCurve.Point> points = curves.get(i).points();
@@ -48,12 +39,6 @@ final class LossChart {
           .setMarker(SeriesMarkers.NONE)
           .setLineStyle(new BasicStroke(3))
           .setLineColor(COLOURS[i % COLOURS.length]);
-    }
-    try (ByteArrayOutputStream png = new ByteArrayOutputStream()) {
-      BitmapEncoder.saveBitmap(chart, png, BitmapEncoder.BitmapFormat.PNG);
-      return png.toByteArray();
-    } catch (IOException impossible) {
-      throw new UncheckedIOException(impossible);
     }
   }
 }

@@ -27,17 +27,13 @@ public final class Report {
   }
 
   private static Optional<String> writePicture(Path file, List<LossCurve> curves) {
-    byte[] png;
     try {
-      png = LossChart.png(curves);
-    } catch (RuntimeException | InternalError | LinkageError noFonts) {
-      // The JDK draws text with the system's fontconfig, which a bare container lacks.
+      AtomicFile.write(file, LossChart.png(curves));
+      return Optional.empty();
+    } catch (HalveException notDrawn) {
       return Optional.of(
-          "%s is not drawn, since Java finds no fonts (%s); install fontconfig and a font. report.html has the curves"
-              .formatted(file, noFonts.getMessage()));
+          "%s is missing: %s. report.html has the curves".formatted(file, notDrawn.getMessage()));
     }
-    AtomicFile.write(file, png);
-    return Optional.empty();
   }
 
   /**

@@ -1,10 +1,7 @@
 package dev.halve.report;
 
+import dev.halve.core.HalveException;
 import java.awt.BasicStroke;
-import java.awt.Color;
-import java.io.ByteArrayOutputStream;
-import java.io.IOException;
-import java.io.UncheckedIOException;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -12,9 +9,7 @@ import java.util.Map;
 import java.util.TreeMap;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
-import org.knowm.xchart.BitmapEncoder;
 import org.knowm.xchart.XYChart;
-import org.knowm.xchart.XYChartBuilder;
 import org.knowm.xchart.style.Styler;
 import org.knowm.xchart.style.markers.SeriesMarkers;
 
@@ -42,22 +37,21 @@ final class SensitivityChart {
     return series;
   }
 
+  /**
+   * A {@link Picture}.
+   *
+   * @throws HalveException if the machine has no fonts to draw with
+   */
   static byte[] png(SensitivityRanking ranking) {
-    XYChart chart =
-        new XYChartBuilder()
-            .width(1200)
-            .height(675)
-            .title("Sensitivity to pruning by " + ranking.method())
-            .xAxisTitle("layer")
-            .yAxisTitle(
-                ranking.questions() > 0 ? "increase of the loss" : "reconstruction error, %")
-            .build();
+    return Picture.of(
+        "Sensitivity to pruning by " + ranking.method(),
+        "layer",
+        ranking.questions() > 0 ? "increase of the loss" : "reconstruction error, %",
+        chart -> addLines(chart, ranking));
+  }
+
+  private static void addLines(XYChart chart, SensitivityRanking ranking) {
     chart.getStyler().setLegendPosition(Styler.LegendPosition.OutsideE);
-    chart.getStyler().setChartBackgroundColor(Color.WHITE);
-    chart.getStyler().setPlotBorderVisible(false);
-    chart.getStyler().setPlotGridLinesColor(new Color(0xe2e8f0));
-    chart.getStyler().setLegendBorderColor(new Color(0xe2e8f0));
-    chart.getStyler().setChartPadding(24);
     series(ranking)
         .forEach((kind, values) -> {
           List<Integer> layers = new ArrayList<>(values.keySet());
@@ -66,11 +60,5 @@ final class SensitivityChart {
               .setMarker(SeriesMarkers.CIRCLE)
               .setLineStyle(new BasicStroke(2));
         });
-    try (ByteArrayOutputStream png = new ByteArrayOutputStream()) {
-      BitmapEncoder.saveBitmap(chart, png, BitmapEncoder.BitmapFormat.PNG);
-      return png.toByteArray();
-    } catch (IOException impossible) {
-      throw new UncheckedIOException(impossible);
-    }
   }
 }

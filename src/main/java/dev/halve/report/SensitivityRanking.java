@@ -61,7 +61,11 @@ public record SensitivityRanking(
     return text.toString();
   }
 
-  /** The ranking as a picture, a PNG of 1200 x 675 pixels. Needs the fonts of the machine. */
+  /**
+   * The ranking as a picture, a PNG of 1200 x 675 pixels.
+   *
+   * @throws dev.halve.core.HalveException if the machine has no fonts to draw with
+   */
   public byte[] png() {
     return SensitivityChart.png(this);
   }

@@ -359,6 +359,9 @@ class BadInputTest {
     assertRefused(halve("prune", "--model", good), "--out");
     assertRefused(halve("prune", "--model", good, "--compare"), "--calibration");
     assertRefused(halve("prune", "--model", good, "--sensitivity"), "--calibration");
+    // Hours before there is a ranking to draw.
+    Object[] plot = {"--sensitivity", "--calibration", questions, "--plot", questions.resolve("x")};
+    assertRefused(halve(with(new Object[] {"prune", "--model", good}, plot)), "cannot write to");
     assertThat(folder.resolve("out")).doesNotExist();
   }
 
