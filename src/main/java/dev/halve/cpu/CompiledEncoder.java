@@ -23,8 +23,9 @@ import java.util.List;
  *
  * <p>Activations are {@link Panels}, tokens in lanes, from the embeddings to the result. Everything
  * that concerns one token alone (a layer from the output product of its attention to the queries,
- * keys and values of the next) runs panel by panel on one thread, so that a panel's activations
- * stay in its caches; the team meets twice a layer, before attention and after it.
+ * keys and values of the next) runs on one thread, group by group of panels: of one panel where its
+ * activations stay in the second-level cache, see {@link PanelProduct#together}; the team meets
+ * twice a layer, before attention and after it.
  */
 final class CompiledEncoder implements CompiledModel {
   private final ThreadTeam team;
@@ -33,6 +34,8 @@ final class CompiledEncoder implements CompiledModel {
   private final int maxTokens;
   private final int maxRows;
   private final int hidden;
+  private final int intermediate;
+  private final int embedding;
   private final int outputs;
   private final ArenaPool pool = new ArenaPool();
   private final List<Layer> layers = new ArrayList<>();
@@ -58,7 +61,7 @@ final class CompiledEncoder implements CompiledModel {
   private PackedBatch batch;
   private Layer previous;
   private Layer next;
-  private final ThreadTeam.Task panelTask = this::panel;
+  private final ThreadTeam.Task groupTask = this::group;
   private final ThreadTeam.Task attentionTask = this::attend;
 
   private record Norm(long gamma, long beta, float epsilon) {}
@@ -96,8 +99,8 @@ final class CompiledEncoder implements CompiledModel {
     this.maxTokens = maxTokens;
     this.maxRows = maxRows;
     this.hidden = features(config.hiddenSize());
-    int intermediate = features(config.intermediateSize());
-    int embedding = features(config.embeddingSize());
+    this.intermediate = features(config.intermediateSize());
+    this.embedding = features(config.embeddingSize());
     this.word = copy(model.embeddings().word());
     this.position = copy(model.embeddings().position());
     this.type = copy(model.embeddings().type());
@@ -109,7 +112,8 @@ final class CompiledEncoder implements CompiledModel {
     }
     this.head = head == null ? null : product(head);
     int lanes = this.kernels.lanes();
-    this.panels = new Panels(lanes, maxTokens, team.size());
+    int together = PanelProduct.together(lanes, config.hiddenSize() + config.intermediateSize());
+    this.panels = new Panels(lanes, maxTokens, team.size(), together);
     this.result =
         pool.allocate(DType.F32, maxTokens, head == null ? config.hiddenSize() : head.out());
     this.x = panels(hidden);
@@ -122,9 +126,9 @@ final class CompiledEncoder implements CompiledModel {
     this.attention = new PanelAttention[team.size()];
     int mostKeys = Math.min(maxTokens, config.maxPositionEmbeddings());
     for (int member = 0; member < team.size(); member++) {
-      // A panel's embeddings lie there too, where they are projected.
+      // A group's embeddings lie there too, where they are projected.
       int widest = Math.max(intermediate, embedding);
-      inner[member] = floats((long) Panels.MOST_VECTORS * lanes, widest);
+      inner[member] = floats((long) together * Panels.MOST_VECTORS * lanes, widest);
       rows[member] = floats(lanes, Math.max(hidden, embedding));
       long bytes = PanelAttention.bytes(this.kernels, config.headSize(), mostKeys);
       attention[member] =
@@ -228,38 +232,55 @@ final class CompiledEncoder implements CompiledModel {
     previous = null;
     for (Layer layer : layers) {
       next = layer;
-      team.run(panels.count(), panelTask);
+      team.run(panels.groups(), groupTask);
       team.run(batch.rows() * config.numAttentionHeads(), attentionTask);
       previous = layer;
     }
     next = null;
-    team.run(panels.count(), panelTask);
+    team.run(panels.groups(), groupTask);
     return result.rows(0, batch.tokens());
   }
 
-  /** One panel's tokens from one attention to the next. */
-  private void panel(int panel, int member) {
-    long panelX = x + panels.offset(panel, hidden);
+  /** A group's tokens from one attention to the next. */
+  private void group(int group, int member) {
+    int first = panels.firstPanel(group);
+    int end = first + panels.panels(group);
+    long groupX = x + panels.offset(first, hidden);
     if (previous == null) {
-      embed(panel, projection == null ? panelX : inner[member], rows[member]);
-      if (projection != null) {
-        run(projection, inner[member], panelX, panel, Epilogue.NONE);
-      }
+      embed(group, groupX, member);
     } else {
-      finish(previous, panel, panelX, inner[member]);
+      finish(previous, group, groupX, inner[member]);
     }
     if (next != null) {
-      long panelQkv = qkv + panels.offset(panel, 3 * hidden);
-      long part = hidden * panels.pitch(panel);
-      run(next.query, panelX, panelQkv, panel, Epilogue.NONE);
-      run(next.key, panelX, panelQkv + part, panel, Epilogue.NONE);
-      run(next.value, panelX, panelQkv + 2 * part, panel, Epilogue.NONE);
-    } else if (head == null) {
-      emit(panel, panelX, config.hiddenSize(), rows[member]);
-    } else {
-      long panelY = y + panels.offset(panel, outputs);
-      run(head, panelX, panelY, panel, Epilogue.NONE);
-      emit(panel, panelY, head.rows, rows[member]);
+      long groupQkv = qkv + panels.offset(first, 3 * hidden);
+      long part = hidden * panels.pitch(first);
+      run(next.query, groupX, hidden, groupQkv, 3 * hidden, group, Epilogue.NONE);
+      run(next.key, groupX, hidden, groupQkv + part, 3 * hidden, group, Epilogue.NONE);
+      run(next.value, groupX, hidden, groupQkv + 2 * part, 3 * hidden, group, Epilogue.NONE);
+      return;
+    }
+    if (head != null) {
+      run(head, groupX, hidden, y + panels.offset(first, outputs), outputs, group, Epilogue.NONE);
+    }
+    for (int panel = first; panel < end; panel++) {
+      if (head == null) {
+        emit(panel, x + panels.offset(panel, hidden), config.hiddenSize(), rows[member]);
+      } else {
+        emit(panel, y + panels.offset(panel, outputs), head.rows, rows[member]);
+      }
+    }
+  }
+
+  private void embed(int group, long groupX, int member) {
+    int first = panels.firstPanel(group);
+    long to = projection == null ? groupX : inner[member];
+    for (int panel = first; panel < first + panels.panels(group); panel++) {
+      long at = to + panels.offset(panel, embedding) - panels.offset(first, embedding);
+      embed(panel, at, rows[member]);
+    }
+    normalize(embeddingsNorm, group, to, embedding, 0, to, embedding, config.embeddingSize());
+    if (projection != null) {
+      run(projection, to, embedding, groupX, hidden, group, Epilogue.NONE);
     }
   }
 
@@ -286,7 +307,6 @@ final class CompiledEncoder implements CompiledModel {
         kernels.transpose().run(scratch + feature * (long) Float.BYTES, rowBytes, at, pitch);
       }
     }
-    normalize(embeddingsNorm, panel, to, 0, to, size);
   }
 
   /** A token's three embeddings. */
@@ -331,31 +351,72 @@ final class CompiledEncoder implements CompiledModel {
   }
 
   /** A layer from its attention's result on. */
-  private void finish(Layer layer, int panel, long panelX, long panelInner) {
-    long panelY = y + panels.offset(panel, outputs);
-    run(layer.output, context + panels.offset(panel, hidden), panelY, panel, Epilogue.NONE);
-    normalize(layer.attentionNorm, panel, panelY, panelX, panelX, config.hiddenSize());
-    run(layer.up, panelX, panelInner, panel, Epilogue.GELU);
-    run(layer.down, panelInner, panelY, panel, Epilogue.NONE);
-    normalize(layer.feedForwardNorm, panel, panelY, panelX, panelX, config.hiddenSize());
+  private void finish(Layer layer, int group, long groupX, long groupInner) {
+    int first = panels.firstPanel(group);
+    long groupContext = context + panels.offset(first, hidden);
+    long groupY = y + panels.offset(first, outputs);
+    int size = config.hiddenSize();
+    run(layer.output, groupContext, hidden, groupY, outputs, group, Epilogue.NONE);
+    normalize(layer.attentionNorm, group, groupY, outputs, groupX, groupX, hidden, size);
+    run(layer.up, groupX, hidden, groupInner, intermediate, group, Epilogue.GELU);
+    run(layer.down, groupInner, intermediate, groupY, outputs, group, Epilogue.NONE);
+    normalize(layer.feedForwardNorm, group, groupY, outputs, groupX, groupX, hidden, size);
   }
 
-  private void normalize(Norm norm, int panel, long from, long residual, long to, int size) {
-    int width = panels.vectors(panel) * kernels.lanes();
-    PanelNorm.run(from, residual, norm.gamma, norm.beta, norm.epsilon, to, size, width);
+  private void normalize(
+      Norm norm,
+      int group,
+      long from,
+      int fromFeatures,
+      long residual,
+      long to,
+      int toFeatures,
+      int size) {
+    int first = panels.firstPanel(group);
+    int width = panels.vectors(first) * kernels.lanes();
+    for (int i = 0; i < panels.panels(group); i++) {
+      long at = i * fromFeatures * panels.pitch(first);
+      long toAt = i * toFeatures * panels.pitch(first);
+      PanelNorm.run(
+          from + at,
+          residual == 0 ? 0 : residual + toAt,
+          norm.gamma,
+          norm.beta,
+          norm.epsilon,
+          to + toAt,
+          size,
+          width);
+    }
   }
 
-  private void run(Product product, long from, long to, int panel, Epilogue epilogue) {
-    int vectors = panels.vectors(panel);
+  /** A product of a group, whose panels have so many features in memory. */
+  private void run(
+      Product product,
+      long from,
+      int fromFeatures,
+      long to,
+      int toFeatures,
+      int group,
+      Epilogue epilogue) {
+    int first = panels.firstPanel(group);
+    int count = panels.panels(group);
+    int vectors = panels.vectors(first);
+    long fromPitch = fromFeatures * panels.pitch(first);
+    long toPitch = toFeatures * panels.pitch(first);
     int row = 0;
     for (int i = 0; i < product.parts.size(); i++) {
       Part part = product.parts.get(i);
       long bias = product.bias + row * (long) Float.BYTES;
-      long y = to + row * panels.pitch(panel);
+      long y = to + row * panels.pitch(first);
       if (part.sparse != null) {
-        PanelProduct.run(kernels, part.sparse, from, bias, epilogue, y, vectors);
+        PanelProduct.run(
+            kernels, part.sparse, from, fromPitch, bias, epilogue, y, toPitch, vectors, count);
       } else {
-        PanelProduct.run(kernels, part.dense, from, bias, epilogue, y, vectors);
+        for (int panel = 0; panel < count; panel++) {
+          long panelX = from + panel * fromPitch;
+          long panelY = y + panel * toPitch;
+          PanelProduct.run(kernels, part.dense, panelX, bias, epilogue, panelY, vectors);
+        }
       }
       row += part.rows();
     }

@@ -5,34 +5,41 @@ import dev.halve.engine.Epilogue;
 
 /**
  * {@link PanelProduct} for row-major activations: a panel's tokens are turned about before the
- * product and after it. One part of the work, on one thread.
+ * product and after it, outputs while they are in the second-level cache. One part of the work, on
+ * one thread.
  */
 final class PanelLinear {
-  /** Outputs that are turned back while they are in the second-level cache. */
-  private static final int GROUP_BYTES = 128 << 10;
-
   private final PanelKernels kernels;
   private final PackedSparseWeight weight;
+  private final int vectors;
   private final int width;
-  private final int groupRows;
+  private final int rowBlocks;
   private final long panelX;
+  private final long xPitch;
   private final long panelBias;
   private final long panelY;
+  private final long yPitch;
   private final long square;
 
+  /** For so many panels of so many vectors. */
   private PanelLinear(
-      PanelKernels kernels, PackedSparseWeight weight, int vectors, Scratch scratch) {
+      PanelKernels kernels, PackedSparseWeight weight, int vectors, int panels, Scratch scratch) {
     this.kernels = kernels;
     this.weight = weight;
+    this.vectors = vectors;
     this.width = vectors * kernels.lanes();
+    // A panel alone has half as many sums: what is turned back goes through the cache as well.
+    int rowBlocks = PanelProduct.rowBlocks(width, Math.max(2, panels));
+    this.rowBlocks = Math.min(weight.rowBlocks(), rowBlocks);
     int columns = PanelProduct.padded(weight.columns());
     int rows = PanelProduct.padded(weight.rows());
-    this.groupRows = Math.min(rows, PanelProduct.padded(GROUP_BYTES / (width * Float.BYTES)));
     int lanes = kernels.lanes();
-    long floats = (long) width * (columns + groupRows) + rows + (long) lanes * lanes;
+    this.xPitch = (long) width * columns * Float.BYTES;
+    this.yPitch = (long) width * this.rowBlocks * PackedSparseWeight.BLOCK * Float.BYTES;
+    long floats = panels * (xPitch + yPitch) / Float.BYTES + rows + (long) lanes * lanes;
     this.panelX = scratch.floats(floats).address();
-    this.panelY = panelX + (long) width * columns * Float.BYTES;
-    this.panelBias = panelY + (long) width * groupRows * Float.BYTES;
+    this.panelY = panelX + panels * xPitch;
+    this.panelBias = panelY + panels * yPitch;
     this.square = panelBias + rows * (long) Float.BYTES;
   }
 
@@ -58,34 +65,42 @@ final class PanelLinear {
     // it about for itself, which costs less than narrower panels.
     boolean few = tokens <= Panels.MOST_VECTORS * kernels.lanes() * (team.size() - 1);
     int shares = few ? Math.min(team.size(), weight.rowBlocks()) : 1;
-    Panels panels = new Panels(kernels.lanes(), tokens, few ? 1 : team.size());
+    int together = PanelProduct.together(kernels.lanes(), weight.rows() + weight.columns());
+    Panels panels = new Panels(kernels.lanes(), tokens, few ? 1 : team.size(), few ? 1 : together);
     panels.cut(tokens);
-    long xPitch = x.extent(1) * Float.BYTES;
-    long yPitch = y.extent(1) * Float.BYTES;
     team.run(
-        panels.count() * shares,
-        (share, member) -> {
-          int panel = share / shares;
-          int vectors = panels.vectors(panel);
-          int first = panels.firstToken(panel);
-          PanelLinear part = new PanelLinear(kernels, weight, vectors, scratch[member]);
-          part.take(x.segment().address() + first * xPitch, xPitch, panels.tokens(panel));
-          long to = y.segment().address() + first * yPitch + column * (long) Float.BYTES;
-          int rowBlocks = weight.rowBlocks();
-          part.multiply(
-              rowBlocks * (share % shares) / shares,
-              rowBlocks * (share % shares + 1) / shares,
-              bias.segment().address(),
+        panels.groups() * shares,
+        (part, member) -> {
+          int group = part / shares;
+          int share = part % shares;
+          int first = panels.firstPanel(group);
+          int count = panels.panels(group);
+          int vectors = panels.vectors(first);
+          PanelLinear linear = new PanelLinear(kernels, weight, vectors, count, scratch[member]);
+          linear.take(x, panels, first, count);
+          linear.multiply(
+              panels,
+              first,
+              count,
+              weight.rowBlocks() * share / shares,
+              weight.rowBlocks() * (share + 1) / shares,
+              bias,
               epilogue,
-              vectors,
-              to,
-              yPitch,
-              panels.tokens(panel));
+              y,
+              column);
         });
   }
 
-  /** Turns {@code x} into the panel; what is past its last token or column is zero. */
-  private void take(long x, long pitch, int tokens) {
+  private void take(Tensor x, Panels panels, int first, int count) {
+    long pitch = x.extent(1) * Float.BYTES;
+    for (int i = 0; i < count; i++) {
+      long from = x.segment().address() + panels.firstToken(first + i) * pitch;
+      take(from, pitch, panels.tokens(first + i), panelX + i * xPitch);
+    }
+  }
+
+  /** Turns {@code x} into a panel; what is past its last token or column is zero. */
+  private void take(long x, long pitch, int tokens, long panel) {
     int lanes = kernels.lanes();
     int columns = weight.columns();
     long panelPitch = width * (long) Float.BYTES;
@@ -95,7 +110,7 @@ final class PanelLinear {
       for (int feature = 0; feature < PanelProduct.padded(columns); feature += lanes) {
         int features = Math.clamp(columns - feature, 0, lanes);
         long from = x + token * pitch + feature * (long) Float.BYTES;
-        long to = panelX + feature * panelPitch + token * (long) Float.BYTES;
+        long to = panel + feature * panelPitch + token * (long) Float.BYTES;
         if (count == lanes && features == lanes) {
           kernels.transpose().run(from, pitch, to, panelPitch);
         } else {
@@ -112,20 +127,35 @@ final class PanelLinear {
 
   /** Row blocks {@code [from, to)}. */
   private void multiply(
-      int from, int to, long bias, Epilogue epilogue, int vectors, long y, long pitch, int tokens) {
-    Memory.copy(bias, panelBias, weight.rows() * (long) Float.BYTES);
-    int blocks = groupRows / PackedSparseWeight.BLOCK;
-    for (int first = from; first < to; first += blocks) {
-      int last = Math.min(to, first + blocks);
-      PanelProduct.rows(kernels, weight, panelX, panelBias, epilogue, panelY, vectors, first, last);
+      Panels panels,
+      int firstPanel,
+      int count,
+      int from,
+      int to,
+      Tensor bias,
+      Epilogue epilogue,
+      Tensor y,
+      int column) {
+    Memory.copy(bias.segment().address(), panelBias, weight.rows() * (long) Float.BYTES);
+    long pitch = y.extent(1) * Float.BYTES;
+    for (int first = from; first < to; first += rowBlocks) {
+      int last = Math.min(to, first + rowBlocks);
+      PanelProduct.rows(
+          kernels, weight, panelX, xPitch, panelBias, epilogue, panelY, yPitch, vectors, count,
+          first, last);
       int row = first * PackedSparseWeight.BLOCK;
       int rows = Math.min(weight.rows(), last * PackedSparseWeight.BLOCK) - row;
-      give(rows, y + row * (long) Float.BYTES, pitch, tokens);
+      long rowAt = y.segment().address() + (column + row) * (long) Float.BYTES;
+      for (int i = 0; i < count; i++) {
+        int panel = firstPanel + i;
+        long at = rowAt + panels.firstToken(panel) * pitch;
+        give(panelY + i * yPitch, rows, at, pitch, panels.tokens(panel));
+      }
     }
   }
 
-  /** Turns the panel's first rows back, into {@code y}. */
-  private void give(int rows, long y, long pitch, int tokens) {
+  /** Turns a panel's first rows back, into {@code y}. */
+  private void give(long panel, int rows, long y, long pitch, int tokens) {
     int lanes = kernels.lanes();
     long panelPitch = width * (long) Float.BYTES;
     long squarePitch = lanes * (long) Float.BYTES;
@@ -133,7 +163,7 @@ final class PanelLinear {
       int count = Math.min(tokens - token, lanes);
       for (int row = 0; row < rows; row += lanes) {
         int features = Math.min(rows - row, lanes);
-        long from = panelY + row * panelPitch + token * (long) Float.BYTES;
+        long from = panel + row * panelPitch + token * (long) Float.BYTES;
         long to = y + token * pitch + row * (long) Float.BYTES;
         if (count == lanes && features == lanes) {
           kernels.transpose().run(from, panelPitch, to, pitch);

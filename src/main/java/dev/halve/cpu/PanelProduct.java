@@ -8,8 +8,15 @@ import jdk.incubator.vector.FloatVector;
  * y [rows, tokens]}. The inputs are taken a few columns at a time, which stay in the first-level
  * cache while they meet many rows, whose sums wait in the second.
  *
+ * <p>A panel reads a whole weight, at 2.25 bytes an element. Where weight and activations are past
+ * the second-level cache, {@code p} panels of {@code w} bytes a feature take turns at each few
+ * columns, so that the weight is read once for them all; but the rows whose sums fit beside one
+ * another are fewer then, and inputs are read again for each such group. A panel thus reads {@code
+ * 2.25 / p + w * p * w / SUM_BYTES} bytes for each element of the weight: with AVX2 ({@code w} of
+ * 256) 2.5, 1.6, 1.5 and 1.6 for one to four panels, with AVX-512 no less for two than for one.
+ *
  * <p>A 2:4 sum begins with the bias and takes its terms in the order of the columns, so that no bit
- * depends on how tokens are cut into panels.
+ * depends on how tokens are cut into panels, nor on how many take turns.
  */
 final class PanelProduct {
   /** Of inputs that stay in the first-level cache. */
@@ -18,10 +25,27 @@ final class PanelProduct {
   /** Of sums that stay in the second-level cache. */
   private static final int SUM_BYTES = 256 << 10;
 
+  /** Of a panel's inputs and outputs that the second-level cache holds, so that both stay. */
+  private static final int PANEL_BYTES = 512 << 10;
+
+  /** Panels that take turns. */
+  private static final int TURNS = VectorMath.LANES >= 16 ? 1 : 4;
+
   /** Of a dense product that are taken together: the kernels' beginnings and ends cost no less. */
   private static final int DENSE_INPUTS = 384;
 
   private PanelProduct() {}
+
+  /** Widest panels that are best taken together by products of so many features in all. */
+  static int together(int lanes, int features) {
+    long bytes = (long) features * Panels.MOST_VECTORS * lanes * Float.BYTES;
+    return bytes <= PANEL_BYTES ? 1 : TURNS;
+  }
+
+  /** Row blocks whose sums stay in the second-level cache for so many panels. */
+  static int rowBlocks(int width, int panels) {
+    return Math.max(1, SUM_BYTES / (PackedSparseWeight.BLOCK * width * Float.BYTES * panels));
+  }
 
   /** Rows and columns in memory: those past the last one are zeros. */
   static int padded(int features) {
@@ -33,38 +57,61 @@ final class PanelProduct {
   }
 
   /**
-   * With a 2:4 weight, one panel on the calling thread.
+   * With a 2:4 weight, some panels on the calling thread.
    *
-   * @param x {@code [padded(columns), panel]}, finite past the last column
+   * @param x {@code [padded(columns), panel]} of the first panel, finite past the last column
+   * @param xPitch bytes from one panel to the next
    * @param bias {@code [padded(rows)]}
-   * @param y {@code [padded(rows), panel]}
+   * @param y {@code [padded(rows), panel]} of the first panel
+   * @param yPitch bytes from one panel to the next
+   * @param vectors of each panel
    */
   static void run(
       PanelKernels kernels,
       PackedSparseWeight weight,
       long x,
+      long xPitch,
       long bias,
       Epilogue epilogue,
       long y,
-      int vectors) {
-    int rowBlocks = weight.rowBlocks();
-    long blockBytes = (long) PackedSparseWeight.BLOCK * vectors * kernels.lanes() * Float.BYTES;
-    int group = (int) Math.max(1, SUM_BYTES / blockBytes);
-    for (int first = 0; first < rowBlocks; first += group) {
-      int last = Math.min(rowBlocks, first + group);
-      rows(kernels, weight, x, bias, epilogue, y + first * blockBytes, vectors, first, last);
+      long yPitch,
+      int vectors,
+      int panels) {
+    int width = vectors * kernels.lanes();
+    int most = together(kernels.lanes(), weight.rows() + weight.columns());
+    for (int panel = 0; panel < panels; panel += most) {
+      int count = Math.min(most, panels - panel);
+      int blocks = rowBlocks(width, count);
+      for (int first = 0; first < weight.rowBlocks(); first += blocks) {
+        rows(
+            kernels,
+            weight,
+            x + panel * xPitch,
+            xPitch,
+            bias,
+            epilogue,
+            y + panel * yPitch + (long) first * PackedSparseWeight.BLOCK * width * Float.BYTES,
+            yPitch,
+            vectors,
+            count,
+            first,
+            Math.min(weight.rowBlocks(), first + blocks));
+      }
     }
   }
 
-  /** Row blocks {@code [first, last)}, whose outputs begin at {@code y}. */
+  /** Row blocks {@code [first, last)}, whose outputs in the first panel begin at {@code y}. */
   static void rows(
       PanelKernels kernels,
       PackedSparseWeight weight,
       long x,
+      long xPitch,
       long bias,
       Epilogue epilogue,
       long y,
+      long yPitch,
       int vectors,
+      int panels,
       int first,
       int last) {
     int width = vectors * kernels.lanes();
@@ -73,20 +120,27 @@ final class PanelProduct {
     int together = (int) Math.max(1, INPUT_BYTES / blockBytes);
     SparsePanelKernel kernel = kernels.sparse()[PanelKernels.logarithm(vectors)];
     int rows = (last - first) * PackedSparseWeight.BLOCK;
-    fill(bias + (long) first * PackedSparseWeight.BLOCK * Float.BYTES, rows, y, width);
+    long rowsBias = bias + (long) first * PackedSparseWeight.BLOCK * Float.BYTES;
+    for (int panel = 0; panel < panels; panel++) {
+      fill(rowsBias, rows, y + panel * yPitch, width);
+    }
     for (int column = 0; column < columnBlocks; column += together) {
       int blocks = Math.min(together, columnBlocks - column);
-      for (int row = first; row < last; row++) {
-        kernel.run(
-            weight.block(row, column),
-            x + column * blockBytes,
-            y + (row - first) * blockBytes,
-            blocks,
-            PanelCompiler.PASS_BYTES);
+      for (int panel = 0; panel < panels; panel++) {
+        for (int row = first; row < last; row++) {
+          kernel.run(
+              weight.block(row, column),
+              x + panel * xPitch + column * blockBytes,
+              y + panel * yPitch + (row - first) * blockBytes,
+              blocks,
+              PanelCompiler.PASS_BYTES);
+        }
       }
     }
     if (epilogue == Epilogue.GELU) {
-      gelu(y, rows * width);
+      for (int panel = 0; panel < panels; panel++) {
+        gelu(y + panel * yPitch, rows * width);
+      }
     }
   }
 

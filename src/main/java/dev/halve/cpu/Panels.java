@@ -3,8 +3,8 @@ package dev.halve.cpu;
 /**
  * How the tokens of a batch are cut into panels: {@code [features, tokens]}, tokens in lanes, the
  * panels one after another. A panel is 8, 4, 2 or 1 vectors of tokens wide; the last vector of all
- * may be partly empty. One thread takes a panel at a time, so the cut gives the members of a team
- * equal shares.
+ * may be partly empty. The cut gives the members of a team equal shares; one thread takes a group
+ * of panels at a time, all as wide as each other.
  */
 final class Panels {
   /** Vectors of the widest panel: with two rows of a weight, as many sums as registers allow. */
@@ -12,16 +12,24 @@ final class Panels {
 
   private final int lanes;
   private final int members;
+  private final int together;
   private final int[] firstVector;
+  private final int[] firstPanel;
   private final int[] panelOfVector;
   private int tokens;
   private int count;
+  private int groups;
 
-  Panels(int lanes, int maxTokens, int members) {
+  /**
+   * @param together widest panels of a group, at most
+   */
+  Panels(int lanes, int maxTokens, int members, int together) {
     this.lanes = lanes;
     this.members = members;
+    this.together = together;
     int vectors = vectorsOf(maxTokens);
     firstVector = new int[vectors + 1];
+    firstPanel = new int[vectors + 1];
     panelOfVector = new int[vectors];
   }
 
@@ -46,6 +54,13 @@ final class Panels {
         }
       }
     }
+    groups = 0;
+    while (firstPanel[groups] < count) {
+      int first = firstPanel[groups];
+      // Smaller ones at the end: members do not come to it at the same time.
+      int share = (shared - first + members - 1) / members;
+      firstPanel[++groups] = first + Math.clamp(share, 1, together);
+    }
   }
 
   private void add(int width) {
@@ -56,8 +71,18 @@ final class Panels {
     firstVector[++count] = first + width;
   }
 
-  int count() {
-    return count;
+  /** Groups of panels. */
+  int groups() {
+    return groups;
+  }
+
+  int firstPanel(int group) {
+    return firstPanel[group];
+  }
+
+  /** Panels of a group. */
+  int panels(int group) {
+    return firstPanel[group + 1] - firstPanel[group];
   }
 
   /** Width of a panel in vectors. */

@@ -29,7 +29,7 @@ class CompiledEncoderTest {
   private static final int[] LENGTHS = {1, 37, 130, 64, 1, 200};
 
   @ParameterizedTest
-  @CsvSource({"64, 2, 256", "128, 2, 64", "20, 4, 36", "48, 3, 100"})
+  @CsvSource({"64, 2, 256", "128, 2, 64", "20, 4, 36", "48, 3, 100", "64, 2, 2048"})
   void compiledIsWhatEagerIs(int hidden, int heads, int intermediate) {
     BertConfig config = new BertConfig(90, hidden, 2, heads, intermediate, 256, 2, 1e-12f, 0, 0);
     PackedBatch batch = batch(config, 3, LENGTHS);

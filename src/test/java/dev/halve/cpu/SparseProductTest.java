@@ -14,8 +14,8 @@ import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
-import org.junit.jupiter.params.provider.ValueSource;
 
 /**
  * Every kernel against sums in double precision. {@link VectorWidthTest} runs the same in JVMs that
@@ -84,19 +84,22 @@ class SparseProductTest {
     Tensor weight = random(48, 768);
     prune(weight);
     check(named, pack(weight), weight, 400, Epilogue.NONE);
+    Tensor wide = random(20, 2044);
+    prune(wide);
+    check(named, pack(wide), wide, 600, Epilogue.NONE);
   }
 
   @ParameterizedTest
-  @ValueSource(booleans = {false, true})
-  void aTeamGivesTheSameBitsAsOneThread(boolean panels) {
-    Tensor weight = random(80, 64);
+  @CsvSource({"false, 64", "true, 64", "true, 2000"})
+  void aTeamGivesTheSameBitsAsOneThread(boolean panels, int columns) {
+    Tensor weight = random(80, columns);
     prune(weight);
     CpuKernels best = CpuKernels.best();
     PackedSparseWeight packed =
         PackedSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
     Tensor bias = random(80);
     for (int tokens : new int[] {1, 7, 100, 389}) {
-      Tensor x = random(tokens, 64);
+      Tensor x = random(tokens, columns);
       List<float[]> results = new ArrayList<>();
       for (int threads = 1; threads <= 3; threads++) {
         Tensor y = Tensor.allocate(arena, DType.F32, tokens, 80);
