@@ -13,6 +13,12 @@ import jdk.incubator.vector.FloatVector;
  * Device.linear}, {@code Device.linearBackward} and {@code Device.addGram}.
  */
 final class CpuProducts {
+  /** Of one OpenBLAS product: with fewer, its packing of the weight shows. */
+  private static final int FEWEST_TOKENS = 128;
+
+  /** With more, packing costs no less and members that are put aside delay the others longer. */
+  private static final int MOST_TOKENS = 1536;
+
   private final ThreadTeam team;
   private final Blas[] blas;
   private final Scratch[] scratch;
@@ -53,9 +59,13 @@ final class CpuProducts {
     }
   }
 
-  /** Tokens of one product: enough to pay for OpenBLAS's packing of the weight. */
-  private static int productTokens(long tokens) {
-    return tokens <= 256 ? 128 : 256;
+  /**
+   * Tokens of one product, which packs the whole weight for itself: as many as leave each member of
+   * the team one product, or several of the most tokens.
+   */
+  private int productTokens(int tokens) {
+    int rounds = Math.ceilDiv(tokens, MOST_TOKENS * team.size());
+    return Math.max(FEWEST_TOKENS, Math.ceilDiv(tokens, rounds * team.size()));
   }
 
   private void dense(
