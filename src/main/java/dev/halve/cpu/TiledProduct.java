@@ -15,6 +15,9 @@ import jdk.incubator.vector.FloatVector;
 final class TiledProduct {
   private static final long GROUP_BYTES = 256 << 10;
 
+  /** Of a weight that members read in a few microseconds. */
+  private static final long SMALL_BYTES = 1 << 20;
+
   /** Tokens of one part of a product that is shared out, at least. */
   private static final int PART_TOKENS = 96;
 
@@ -43,8 +46,9 @@ final class TiledProduct {
     int tile = kernels.mostTokens();
     int partTokens = (PART_TOKENS + tile - 1) / tile * tile;
     int tokenParts = (tokens + partTokens - 1) / partTokens;
-    // A few parts for each member even out their speeds; a single tile is over too soon for that.
-    int wanted = tokens <= tile ? team.size() : 3 * team.size();
+    // A few parts for each member even out their speeds; a small tile is over too soon for that.
+    boolean small = tokens <= tile && weight.bytes() < SMALL_BYTES;
+    int wanted = small ? team.size() : 3 * team.size();
     int rowParts = Math.min(weight.rowBlocks(), (wanted + tokenParts - 1) / tokenParts);
     long xPitch = x.extent(1) * Float.BYTES;
     long yPitch = y.extent(1) * Float.BYTES;
