@@ -32,6 +32,7 @@ import org.junit.jupiter.api.condition.OS;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import tools.jackson.databind.json.JsonMapper;
 
 /**
  * Whatever is wrong with the input: exit code 2, one line on standard error that names the thing,
@@ -164,6 +165,38 @@ class BadInputTest {
     Path model = modelWith(TENSOR, tensor -> tensor.reshape(8, 64));
     assertRefused(
         prune(model, folder.resolve("out")), "model.safetensors", TENSOR, "[8, 64]", "[16, 32]");
+  }
+
+  /** Of a weight's positions, one byte of the last row is flipped in the compressed file. */
+  @Test
+  void damagedMetadata() throws IOException {
+    Path zeros = folder.resolve("zeros");
+    Path sparse = folder.resolve("sparse");
+    assertThat(prune(good, zeros).exitCode()).isZero();
+    assertThat(halve("convert", "--model", zeros, "--to", "2:4", "--out", sparse).exitCode())
+        .isZero();
+    Path file = sparse.resolve("model.safetensors");
+    byte[] bytes = Files.readAllBytes(file);
+    int header = 8 + (int) ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).getLong();
+    String json = new String(bytes, 8, header - 8, StandardCharsets.UTF_8);
+    int end =
+        JsonMapper.shared()
+            .readTree(json)
+            .get(TENSOR + ".metadata")
+            .get("data_offsets")
+            .get(1)
+            .asInt();
+    bytes[header + end - 1] ^= -1;
+    Files.write(file, bytes);
+    Path out = folder.resolve("out");
+    for (CommandLineRun run :
+        List.of(
+            halve("inspect", sparse),
+            halve("convert", "--model", sparse, "--to", "dense", "--out", out),
+            halve("eval", "--model", sparse, "--eval", questions, "--max-length", 64))) {
+      assertRefused(run, file.toString(), TENSOR, "row 15, group 6", "find undamaged weights");
+    }
+    assertThat(out).doesNotExist();
   }
 
   @Test

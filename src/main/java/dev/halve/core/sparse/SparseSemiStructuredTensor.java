@@ -140,13 +140,14 @@ public record SparseSemiStructuredTensor(Shape shape, Tensor values, Tensor meta
         int nibble = nibble(row, g);
         if ((nibble & 3) >= nibble >> 2) {
           throw new HalveException(
-              "the metadata of %s keeps positions %d and %d in row %d, group %d; expected the first below the second"
+              "the metadata of %s keeps positions %d and %d in row %d, group %d; expected the first below the second; find undamaged weights"
                   .formatted(shape, nibble & 3, nibble >> 2, row, g));
         }
       }
       if (groups % 2 == 1 && nibble(row, groups) != 0) {
         throw new HalveException(
-            "the metadata of %s has bits set past the last group of row %d".formatted(shape, row));
+            "the metadata of %s has bits set past the last group of row %d; find undamaged weights"
+                .formatted(shape, row));
       }
     }
   }
