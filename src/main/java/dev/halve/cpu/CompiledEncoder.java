@@ -46,6 +46,7 @@ final class CompiledEncoder implements CompiledModel {
   private final Product projection;
   private final Product head;
   private long weightBytes;
+  private boolean sparse;
 
   private final Panels panels;
   private final Tensor result;
@@ -112,8 +113,9 @@ final class CompiledEncoder implements CompiledModel {
     }
     this.head = head == null ? null : product(head);
     int lanes = this.kernels.lanes();
+    int mostVectors = sparse ? Panels.MOST_VECTORS : this.kernels.denseVectors();
     int together = PanelProduct.together(lanes, config.hiddenSize() + config.intermediateSize());
-    this.panels = new Panels(lanes, maxTokens, team.size(), together);
+    this.panels = new Panels(lanes, maxTokens, team.size(), mostVectors, together);
     this.result =
         pool.allocate(DType.F32, maxTokens, head == null ? config.hiddenSize() : head.out());
     this.x = panels(hidden);
@@ -196,6 +198,7 @@ final class CompiledEncoder implements CompiledModel {
           SparseSemiStructuredTensor unpacked = compressed.packed().unpack(arena);
           PackedSparseWeight packed = PackedSparseWeight.pack(pool, unpacked);
           weightBytes += packed.bytes();
+          sparse = true;
           yield new Part(packed, null);
         }
       }

@@ -42,6 +42,15 @@ record PanelKernels(
     return lanes >= 16 ? 8 : 6;
   }
 
+  /**
+   * Of a panel that only dense weights will meet. Its inputs lie one after another if it is as wide
+   * as a tile, which with AVX2 is worth more than weights that meet many tokens while they are
+   * near.
+   */
+  int denseVectors() {
+    return lanes >= 16 ? Panels.MOST_VECTORS : dense[dense.length - 1].vectors();
+  }
+
   /** The widest tile for panels of so many vectors. */
   DenseTile denseTile(int vectors) {
     return dense[Math.min(dense.length - 1, logarithm(vectors))];

@@ -34,6 +34,9 @@ final class PanelProduct {
   /** Of a dense product that are taken together: the kernels' beginnings and ends cost no less. */
   private static final int DENSE_INPUTS = 384;
 
+  /** The same of a panel as wide as a tile, whose inputs lie one after another. */
+  private static final int NARROW_INPUTS = 1536;
+
   private static final long LINE_BYTES = 64;
 
   /**
@@ -184,8 +187,9 @@ final class PanelProduct {
     DenseTile tile = kernels.denseTile(vectors);
     long tileBytes = (long) tile.vectors() * kernels.lanes() * Float.BYTES;
     fill(bias, weight.paddedRows(), y, width);
-    for (int column = 0; column < weight.columns(); column += DENSE_INPUTS) {
-      int inputs = Math.min(DENSE_INPUTS, weight.columns() - column);
+    int together = tileBytes == pitch ? NARROW_INPUTS : DENSE_INPUTS;
+    for (int column = 0; column < weight.columns(); column += together) {
+      int inputs = Math.min(together, weight.columns() - column);
       for (int row = 0; row < weight.paddedRows(); row += tile.rows()) {
         long values = weight.at(row, column);
         for (long token = 0; token < pitch; token += tileBytes) {

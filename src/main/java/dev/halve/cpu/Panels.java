@@ -12,6 +12,7 @@ final class Panels {
 
   private final int lanes;
   private final int members;
+  private final int mostVectors;
   private final int together;
   private final int[] firstVector;
   private final int[] firstPanel;
@@ -20,12 +21,18 @@ final class Panels {
   private int count;
   private int groups;
 
+  Panels(int lanes, int maxTokens, int members, int together) {
+    this(lanes, maxTokens, members, MOST_VECTORS, together);
+  }
+
   /**
+   * @param mostVectors of a panel, a power of two up to {@link #MOST_VECTORS}
    * @param together widest panels of a group, at most
    */
-  Panels(int lanes, int maxTokens, int members, int together) {
+  Panels(int lanes, int maxTokens, int members, int mostVectors, int together) {
     this.lanes = lanes;
     this.members = members;
+    this.mostVectors = mostVectors;
     this.together = together;
     int vectors = vectorsOf(maxTokens);
     firstVector = new int[vectors + 1];
@@ -41,13 +48,13 @@ final class Panels {
   void cut(int tokens) {
     this.tokens = tokens;
     int vectors = vectorsOf(tokens);
-    int shared = vectors / (MOST_VECTORS * members) * members;
-    int rest = vectors - shared * MOST_VECTORS;
+    int shared = vectors / (mostVectors * members) * members;
+    int rest = vectors - shared * mostVectors;
     count = 0;
     for (int i = 0; i < shared; i++) {
-      add(MOST_VECTORS);
+      add(mostVectors);
     }
-    for (int width = MOST_VECTORS; width > 0; width /= 2) {
+    for (int width = mostVectors; width > 0; width /= 2) {
       for (int member = 0; member < members; member++) {
         if (((rest + member) / members & width) != 0) {
           add(width);
