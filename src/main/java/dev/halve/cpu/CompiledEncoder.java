@@ -378,8 +378,8 @@ final class CompiledEncoder implements CompiledModel {
     int first = panels.firstPanel(group);
     int width = panels.vectors(first) * kernels.lanes();
     for (int i = 0; i < panels.panels(group); i++) {
-      long at = i * fromFeatures * panels.pitch(first);
-      long toAt = i * toFeatures * panels.pitch(first);
+      long at = (long) i * fromFeatures * panels.pitch(first);
+      long toAt = (long) i * toFeatures * panels.pitch(first);
       PanelNorm.run(
           from + at,
           residual == 0 ? 0 : residual + toAt,
