@@ -125,7 +125,7 @@ class PredictTasksTest {
         "--task embedding --text a --text-pair b|--text-pair goes with",
         "--question q --context c --text t|no --text",
         "--task text-classification --text t|name a model",
-        "--task embedding --text-file nowhere|nowhere cannot be read",
+        "--task embedding --text-file nowhere|cannot read nowhere",
       })
   void whatDoesNotFitTogetherIsSaidInOneLine(String arguments, String complaint) {
     CommandLineRun run = halve((Object[]) ("predict " + arguments).split(" "));
