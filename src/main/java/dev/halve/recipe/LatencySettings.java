@@ -9,7 +9,8 @@ import tools.jackson.databind.annotation.JsonNaming;
  *
  * @param batchSizes rows
  * @param seq tokens a row
- * @param warmup passes of each candidate before the clock runs, one at least
+ * @param warmup passes of each candidate before the clock runs, at least; more while they get
+ *     faster, and one alone where it is 0
  * @param repeats timed passes of each candidate, in turn with the others
  * @param maxSeconds for the repeats of one batch size, which end early then but not before the
  *     third, and for its warm-up, likewise
