@@ -140,7 +140,8 @@ public final class Latency {
         fastest = took;
         fastestPass = pass;
       }
-    } while ((pass < settings.warmup() || (settings.warmup() > 0 && pass < 2 * fastestPass))
+    } while (settings.warmup() > 0
+        && pass < Math.max(settings.warmup(), 2 * fastestPass)
         && seconds(began) < settings.maxSeconds());
   }
 
