@@ -67,7 +67,7 @@ final class ColumnSums {
     }
     Kernel kernel = kernels.get("column_sums.cu", "add_partials", Map.of(), 1024);
     for (Addition each : waiting) {
-      launch.of(kernel, Math.ceilDiv(each.width, 32), each.outputs.length, 1, 1024, 0).on(stream);
+      launch.of(kernel, Math.ceilDiv(each.width, 32), each.outputs.length, 1).on(stream);
       for (int i = 0; i < 3; i++) {
         launch.with(i < each.outputs.length ? each.outputs[i] : 0);
       }
@@ -99,9 +99,7 @@ final class ColumnSums {
             kernels.get("column_sums.cu", "column_sums", Map.of(), 256),
             Math.ceilDiv(width, 64),
             parts,
-            1,
-            256,
-            0)
+            1)
         .with(partial)
         .with(x)
         .with(pitch)

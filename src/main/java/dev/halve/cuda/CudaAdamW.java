@@ -49,7 +49,7 @@ final class CudaAdamW {
   void chooseMask(Tensor weight, Tensor mask) {
     long groups = weight.elements() / 4;
     launch
-        .of(kernel("choose_mask"), Math.ceilDiv(groups, 256L), 1, 1, 256, 0)
+        .of(kernel("choose_mask"), Math.ceilDiv(groups, 256L))
         .with(mask)
         .with(weight)
         .with(groups)
@@ -61,7 +61,7 @@ final class CudaAdamW {
     long elements = parameter.value().elements();
     Kernel round = kernel("round_kept");
     launch
-        .of(round, Math.min(round.blocks(), Math.ceilDiv(elements, 256L)), 1, 1, 256, 0)
+        .of(round, Math.min(round.blocks(), Math.ceilDiv(elements, 256L)))
         .with(parameter.compute())
         .with(parameter.value())
         .with(parameter.mask())
@@ -83,7 +83,7 @@ final class CudaAdamW {
     norm(pieces, tables, norm);
     if (pieces.count > 0) {
       launch
-          .of(kernel("adamw"), pieces.count, 1, 1, 256, 0)
+          .of(kernel("adamw"), pieces.count)
           .with(norm)
           .with(pieces.address)
           .with(training.scalars())
@@ -91,7 +91,7 @@ final class CudaAdamW {
     }
     for (Parameter each : tables) {
       launch
-          .of(kernel("adamw_rows"), rowBlocks(each, 8), 1, 1, 256, 0)
+          .of(kernel("adamw_rows"), rowBlocks(each, 8))
           .with(norm)
           .with(table(each))
           .with(training.scalars())
@@ -117,25 +117,16 @@ final class CudaAdamW {
     squares(next, otherBlocks, others, pieces.count - pieces.weights);
     next += 4L * otherBlocks;
     for (Parameter each : tables) {
-      launch
-          .of(kernel("row_squares"), rowBlocks(each, 64), 1, 1, 256, 0)
-          .with(next)
-          .with(table(each))
-          .launch();
+      launch.of(kernel("row_squares"), rowBlocks(each, 64)).with(next).with(table(each)).launch();
       next += 4L * rowBlocks(each, 64);
     }
-    launch
-        .of(kernel("gradient_norm"), 1, 1, 1, 256, 0)
-        .with(norm)
-        .with(partial)
-        .with(blocks)
-        .launch();
+    launch.of(kernel("gradient_norm"), 1).with(norm).with(partial).with(blocks).launch();
   }
 
   private void squares(long partial, int blocks, long pieces, int count) {
     if (count > 0) {
       launch
-          .of(kernel("gradient_squares"), blocks, 1, 1, 256, 0)
+          .of(kernel("gradient_squares"), blocks)
           .with(partial)
           .with(pieces)
           .with(count)
@@ -191,7 +182,7 @@ final class CudaAdamW {
     if (found != null) {
       return found;
     }
-    if (training.recording()) {
+    if (context.recording()) {
       throw new IllegalStateException("parameters moved while a step was recorded");
     }
     try (Arena scratchArena = Arena.ofConfined()) {

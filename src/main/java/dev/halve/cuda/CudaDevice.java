@@ -167,7 +167,7 @@ final class CudaDevice implements Device {
         typed = Tensor.allocate(scratch, device.dtype(), host.shape().extents());
         typed.copyFrom(host);
       }
-      if (training.recording()) {
+      if (context.recording()) {
         throw new IllegalStateException("a copy from the host in recorded work");
       }
       if (device.bytes() <= Staging.SLOT_BYTES) {
@@ -307,12 +307,7 @@ final class CudaDevice implements Device {
       attention.forward(qkv, batch, heads, dropout, logSumExp, out);
       return;
     }
-    operations.attention(
-        address(out),
-        address(qkv),
-        new Rows(address(batch.rowOffsets()), batch.rows(), batch.longestRow(), batch.tokens()),
-        heads,
-        headSize);
+    operations.attention(address(out), address(qkv), Rows.of(batch), heads, headSize);
   }
 
   static void requireHeadSize(int headSize) {

@@ -120,10 +120,6 @@ final class CudaTraining implements AutoCloseable {
     return context.properties().isHopper();
   }
 
-  boolean recording() {
-    return context.recording();
-  }
-
   /** Device memory for one operation at a time, as {@link Scratch} says. */
   long scratch(long bytes) {
     return scratch.take(bytes);
@@ -163,14 +159,16 @@ final class CudaTraining implements AutoCloseable {
 
   /** Puts an optimizer's scalars there, unless the step has brought them. */
   void setOptimizer(AdamW settings, int step) {
-    if (!recording()) {
+    if (!context.recording()) {
       set(new StepScalars(hostScalars.get(JAVA_INT, 0), settings, step));
     }
   }
 
   /** A use of dropout as the kernels take it; {@code DropoutSite} in dropout.cuh. */
   MemorySegment site(Dropout dropout) {
-    if (!dropout.isNone() && !recording() && hostScalars.get(JAVA_INT, 0) != dropout.stepSeed()) {
+    if (!dropout.isNone()
+        && !context.recording()
+        && hostScalars.get(JAVA_INT, 0) != dropout.stepSeed()) {
       // Outside a replay the operation brings its own seed.
       hostScalars.set(JAVA_INT, 0, dropout.stepSeed());
       staging.copy(hostScalars, scalars);

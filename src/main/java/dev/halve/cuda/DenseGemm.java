@@ -64,13 +64,7 @@ final class DenseGemm implements AutoCloseable {
     String epilogue = gelu ? "1" : operands.residual != 0 ? "2" : "0";
     Kernel kernel = kernels.get("dense_gemm.cu", "dense_gemm", Map.of("EPILOGUE", epilogue), 256);
     launch
-        .of(
-            kernel,
-            Math.ceilDiv(extents.out(), 128),
-            Math.ceilDiv(extents.tokens(), 128),
-            1,
-            256,
-            0)
+        .of(kernel, Math.ceilDiv(extents.out(), 128), Math.ceilDiv(extents.tokens(), 128), 1)
         .overlapping(overlap)
         .with(operands.y)
         .with(operands.x)

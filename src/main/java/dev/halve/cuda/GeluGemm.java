@@ -220,7 +220,7 @@ final class GeluGemm {
     long partial = o.backward ? training.sums().partial(parts, o.out) : 0;
     try (Arena arena = Arena.ofConfined()) {
       launch
-          .of(kernel, (long) Tile.CLUSTER * clusters, 1, 1, Tile.THREADS, kernel.sharedBytes())
+          .of(kernel, (long) Tile.CLUSTER * clusters)
           .cluster(Tile.CLUSTER)
           .overlapping(!o.backward)
           .with(map(arena, o.x, o.in, o.tokens, tile.tokens / Tile.CLUSTER))

@@ -47,22 +47,25 @@ final class KernelLaunch {
    * Starts a launch.
    *
    * @param x, y, z blocks of the grid
-   * @param threads of a block
-   * @param sharedBytes of dynamic shared memory of a block
    */
-  KernelLaunch of(Kernel kernel, long x, int y, int z, int threads, int sharedBytes) {
+  KernelLaunch of(Kernel kernel, long x, int y, int z) {
     this.kernel = kernel;
     arguments = 0;
     attributeCount = 0;
     config.set(JAVA_INT, 0, Math.toIntExact(x));
     config.set(JAVA_INT, 4, y);
     config.set(JAVA_INT, 8, z);
-    config.set(JAVA_INT, 12, threads);
+    config.set(JAVA_INT, 12, kernel.threads());
     config.set(JAVA_INT, 16, 1);
     config.set(JAVA_INT, 20, 1);
-    config.set(JAVA_INT, 24, sharedBytes);
+    config.set(JAVA_INT, 24, kernel.sharedBytes());
     config.set(JAVA_LONG, 32, stream);
     return this;
+  }
+
+  /** The same on a grid of one dimension. */
+  KernelLaunch of(Kernel kernel, long blocks) {
+    return of(kernel, blocks, 1, 1);
   }
 
   /** On another stream than this object's own. */
@@ -141,6 +144,7 @@ final class KernelLaunch {
    * A loaded kernel.
    *
    * @param function the driver's handle, valid while its module is loaded; 0 in a rehearsal
+   * @param threads of a block
    * @param sharedBytes of dynamic shared memory a block
    * @param blocks how many the whole GPU holds at once
    */

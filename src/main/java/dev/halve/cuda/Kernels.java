@@ -40,7 +40,7 @@ final class Kernels implements AutoCloseable {
    * @param source {@code layer_norm.cu}
    * @param entry the function's name in it
    * @param definitions of the source's compile-time constants
-   * @param threads of a block, at most
+   * @param threads of a block
    * @param sharedBytes of dynamic shared memory
    */
   Kernel get(

@@ -1,15 +1,20 @@
 package dev.halve.cuda;
 
+import static dev.halve.cuda.CudaDevice.address;
+
 import dev.halve.cuda.CudaDriver.Promotion;
 import dev.halve.cuda.CudaDriver.Swizzle;
 import dev.halve.cuda.KernelLaunch.Kernel;
+import dev.halve.engine.DeviceBatch;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Map;
 
 /**
- * The kernels beside the products, each one launch. Arguments are device addresses; {@code 0}
- * stands for an operand that is not there. What each computes is said in its source.
+ * The kernels beside the products. Arguments are device addresses; {@code 0} stands for an operand
+ * that is not there. What each computes is said in its source.
  */
 final class Operations {
   private final Kernels kernels;
@@ -105,7 +110,7 @@ final class Operations {
   void tokenNorms(long norms, long moments, float epsilon, int tokens, int hidden) {
     Kernel kernel = hiddenKernel("token_norms.cu", "token_norms", hidden);
     launch
-        .of(kernel, Math.ceilDiv(tokens, 128), 1, 1, kernel.threads(), 0)
+        .of(kernel, Math.ceilDiv(tokens, 128))
         .overlapping(overlap)
         .with(norms)
         .with(moments)
@@ -136,34 +141,24 @@ final class Operations {
    * @param longest at least the longest row's tokens
    * @param tokens rows of the matrix that holds queries, keys and values
    */
-  record Rows(long rowOffsets, int count, int longest, int tokens) {}
+  record Rows(long rowOffsets, int count, int longest, int tokens) {
+    /** What a grid's second and third extents can be. */
+    private static final int MOST_BLOCKS = 65_535;
 
-  /** By the kernel for this GPU. */
-  void attention(long out, long qkv, Rows rows, int heads, int headSize) {
-    if (gpu.isHopper()) {
-      attentionSm90(out, qkv, rows, heads, headSize);
-    } else {
-      attentionSm80(out, qkv, rows, heads, headSize);
+    static Rows of(DeviceBatch batch) {
+      return new Rows(
+          address(batch.rowOffsets()), batch.rows(), batch.longestRow(), batch.tokens());
     }
-  }
 
-  void attentionSm80(long out, long qkv, Rows rows, int heads, int headSize) {
-    int queries = 128;
-    Kernel kernel =
-        kernels.get("attention.cu", "attention", Map.of("HEAD", String.valueOf(headSize)), 128);
-    launch
-        .of(kernel, Math.ceilDiv(rows.longest, queries), heads, rows.count, kernel.threads(), 0)
-        .overlapping(overlap)
-        .with(out)
-        .with(qkv)
-        .with(rows.rowOffsets)
-        .with(heads * headSize)
-        .with(scaleLog2(headSize))
-        .launch();
-  }
-
-  void attentionSm90(long out, long qkv, Rows rows, int heads, int headSize) {
-    attentionSm90(out, qkv, rows, heads, headSize, null);
+    /** The same rows, so many at a time that one of those extents may count them. */
+    List<Rows> launches() {
+      List<Rows> launches = new ArrayList<>();
+      for (int first = 0; first < count; first += MOST_BLOCKS) {
+        int some = Math.min(MOST_BLOCKS, count - first);
+        launches.add(new Rows(rowOffsets + 4L * first, some, longest, tokens));
+      }
+      return launches;
+    }
   }
 
   /**
@@ -173,6 +168,35 @@ final class Operations {
    * @param site a {@code DropoutSite} of dropout.cuh
    */
   record Kept(long logSumExp, MemorySegment site, boolean dropout) {}
+
+  /** In inference, by the kernel for this GPU. */
+  void attention(long out, long qkv, Rows rows, int heads, int headSize) {
+    if (gpu.isHopper()) {
+      attentionSm90(out, qkv, rows, heads, headSize, null);
+    } else {
+      attentionSm80(out, qkv, rows, heads, headSize, null);
+    }
+  }
+
+  /**
+   * @param kept null in inference
+   */
+  void attentionSm80(long out, long qkv, Rows rows, int heads, int headSize, Kept kept) {
+    int queries = 128;
+    Kernel kernel =
+        kernels.get("attention.cu", "attention", attentionDefinitions(headSize, kept), 128);
+    for (Rows some : rows.launches()) {
+      launch
+          .of(kernel, Math.ceilDiv(some.longest, queries), heads, some.count)
+          .overlapping(overlap)
+          .with(out)
+          .with(qkv)
+          .with(some.rowOffsets)
+          .with(heads * headSize)
+          .with(scaleLog2(headSize));
+      launchKeeping(kept);
+    }
+  }
 
   /**
    * @param kept null in inference
@@ -188,18 +212,13 @@ final class Operations {
         kernels.get(
             "attention_sm90.cu",
             "attention_sm90",
-            kept == null
-                ? Map.of("HEAD", String.valueOf(headSize))
-                : Map.of(
-                    "HEAD", String.valueOf(headSize),
-                    "TRAINING", "1",
-                    "DROPOUT", CudaTraining.flag(kept.dropout)),
+            attentionDefinitions(headSize, kept),
             128 * (warpgroups + 1),
             sharedBytes);
     long blocks = (long) rows.count * heads * Math.ceilDiv(rows.longest, queries);
     try (Arena arena = Arena.ofConfined()) {
       launch
-          .of(kernel, Math.min(blocks, kernel.blocks()), 1, 1, kernel.threads(), sharedBytes)
+          .of(kernel, Math.min(blocks, kernel.blocks()))
           .overlapping(overlap || kept != null)
           .with(out)
           .with(headMap(arena, qkv, 3 * heads * headSize, rows.tokens, headSize))
@@ -207,11 +226,22 @@ final class Operations {
           .with(rows.count)
           .with(heads)
           .with(scaleLog2(headSize));
-      if (kept != null) {
-        launch.with(kept.logSumExp).with(kept.site);
-      }
-      launch.launch();
+      launchKeeping(kept);
     }
+  }
+
+  private static Map<String, String> attentionDefinitions(int headSize, Kept kept) {
+    String head = String.valueOf(headSize);
+    return kept == null
+        ? Map.of("HEAD", head)
+        : Map.of("HEAD", head, "TRAINING", "1", "DROPOUT", CudaTraining.flag(kept.dropout));
+  }
+
+  private void launchKeeping(Kept kept) {
+    if (kept != null) {
+      launch.with(kept.logSumExp).with(kept.site);
+    }
+    launch.launch();
   }
 
   /** A matrix {@code [tokens, width]} of which a copy takes a head's columns of 64 tokens. */
@@ -318,7 +348,7 @@ final class Operations {
   private KernelLaunch elementwise(String entry, long threads) {
     Kernel kernel = kernels.get("elementwise.cu", entry, Map.of(), 256);
     long blocks = Math.clamp(Math.ceilDiv(threads, 256L), 1, kernel.blocks());
-    return launch.of(kernel, blocks, 1, 1, kernel.threads(), 0).overlapping(overlap);
+    return launch.of(kernel, blocks).overlapping(overlap);
   }
 
   private Kernel hiddenKernel(String source, String entry, int hidden) {
@@ -332,6 +362,6 @@ final class Operations {
   /** A programmatic launch would not wait for the copy. */
   private KernelLaunch afterCopy(Kernel kernel, int tokens) {
     int blocks = Math.min(kernel.blocks(), Math.ceilDiv(tokens, 4));
-    return launch.of(kernel, blocks, 1, 1, kernel.threads(), 0);
+    return launch.of(kernel, blocks);
   }
 }

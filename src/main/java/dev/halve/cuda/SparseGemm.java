@@ -216,7 +216,7 @@ final class SparseGemm {
       MemorySegment residual =
           operands.residual == 0 ? y : yMap(arena, operands, operands.residual, tile);
       launch
-          .of(kernel, blocks, 1, 1, tile.threads(), kernel.sharedBytes())
+          .of(kernel, blocks)
           .cluster(tile.clusterBlocks())
           .overlapping(overlap)
           .with(
@@ -272,13 +272,7 @@ final class SparseGemm {
       Kernel kernel, SparseGemmTile.Sm80 tile, Operands operands, boolean overlap) {
     SparseGemmLayout layout = operands.weight.layout();
     launch
-        .of(
-            kernel,
-            tile.tiles(operands.tokens, layout.out()),
-            1,
-            1,
-            tile.threads(),
-            kernel.sharedBytes())
+        .of(kernel, tile.tiles(operands.tokens, layout.out()))
         .overlapping(overlap)
         .with(operands.y)
         .with(operands.x)

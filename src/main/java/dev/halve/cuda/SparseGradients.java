@@ -39,7 +39,7 @@ final class SparseGradients {
   long states(Tensor gradient) {
     Table table = tables.get(gradient);
     if (table == null) {
-      if (training.recording()) {
+      if (context.recording()) {
         throw new IllegalStateException("a table's first gradient in recorded work");
       }
       int rows = extent(gradient, 0);

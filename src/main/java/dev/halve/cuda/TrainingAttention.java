@@ -5,6 +5,7 @@ import static dev.halve.cuda.CudaDevice.extent;
 
 import dev.halve.core.Tensor;
 import dev.halve.cuda.KernelLaunch.Kernel;
+import dev.halve.cuda.Operations.Kept;
 import dev.halve.cuda.Operations.Rows;
 import dev.halve.engine.DeviceBatch;
 import dev.halve.engine.Dropout;
@@ -38,35 +39,13 @@ final class TrainingAttention {
       Tensor qkv, DeviceBatch batch, int heads, Dropout dropout, Tensor logSumExp, Tensor out) {
     training.requireTraining();
     int headSize = extent(out, 1) / heads;
-    MemorySegment site = training.site(dropout);
+    Kept kept = new Kept(address(logSumExp), training.site(dropout), !dropout.isNone());
+    Rows rows = Rows.of(batch);
     if (hopper) {
-      Rows rows =
-          new Rows(address(batch.rowOffsets()), batch.rows(), batch.longestRow(), batch.tokens());
-      operations.attentionSm90(
-          address(out),
-          address(qkv),
-          rows,
-          heads,
-          headSize,
-          new Operations.Kept(address(logSumExp), site, !dropout.isNone()));
-      return;
+      operations.attentionSm90(address(out), address(qkv), rows, heads, headSize, kept);
+    } else {
+      operations.attentionSm80(address(out), address(qkv), rows, heads, headSize, kept);
     }
-    Map<String, String> definitions =
-        Map.of(
-            "HEAD", String.valueOf(headSize),
-            "TRAINING", "1",
-            "DROPOUT", CudaTraining.flag(!dropout.isNone()));
-    Kernel kernel = kernels.get("attention.cu", "attention", definitions, 128);
-    launch
-        .of(kernel, Math.ceilDiv(batch.longestRow(), 128), heads, batch.rows(), 128, 0)
-        .with(out)
-        .with(qkv)
-        .with(batch.rowOffsets())
-        .with(extent(out, 1))
-        .with((float) (1 / Math.sqrt(headSize) / Math.log(2)))
-        .with(logSumExp)
-        .with(site)
-        .launch();
   }
 
   void backward(
@@ -97,11 +76,7 @@ final class TrainingAttention {
         .of(
             kernels.get(
                 "attention_backward.cu", "attention_delta", definitions(headSize, dropout), 256),
-            Math.ceilDiv(chunks, 256L),
-            1,
-            1,
-            256,
-            0)
+            Math.ceilDiv(chunks, 256L))
         .overlapping(training.overlaps())
         .with(delta)
         .with(out)
@@ -116,7 +91,7 @@ final class TrainingAttention {
       int blocks = Math.min(kernel.blocks(), heads * batch.rows());
       try (Arena arena = Arena.ofConfined()) {
         launch
-            .of(kernel, blocks, 1, 1, kernel.threads(), kernel.sharedBytes())
+            .of(kernel, blocks)
             .overlapping(training.overlaps())
             .with(dQkv)
             .with(dQuery)
@@ -142,19 +117,21 @@ final class TrainingAttention {
               dBiases.stream().mapToLong(CudaDevice::address).toArray());
       return;
     }
-    launch
-        .of(kernel, heads, batch.rows(), 1, kernel.threads(), kernel.sharedBytes())
-        .with(dQkv)
-        .with(dQuery)
-        .with(qkv)
-        .with(dOut)
-        .with(logSumExp)
-        .with(delta)
-        .with(batch.rowOffsets())
-        .with(heads)
-        .with(scale)
-        .with(site)
-        .launch();
+    for (Rows some : Rows.of(batch).launches()) {
+      launch
+          .of(kernel, heads, some.count(), 1)
+          .with(dQkv)
+          .with(dQuery)
+          .with(qkv)
+          .with(dOut)
+          .with(logSumExp)
+          .with(delta)
+          .with(some.rowOffsets())
+          .with(heads)
+          .with(scale)
+          .with(site)
+          .launch();
+    }
     for (int i = 0; i < dBiases.size(); i++) {
       long from = address(dQkv) + 2L * hidden * i;
       training.sums().add(from, 3 * hidden, hidden, batch.tokens(), address(dBiases.get(i)));

@@ -31,7 +31,7 @@ final class TrainingLosses {
     training.requireTraining();
     long rowLosses = training.scratch(8L * batch.rows());
     launch
-        .of(lossKernel("span_loss", 8, 64), batch.rows(), 1, 1, 64, 0)
+        .of(lossKernel("span_loss", 8, 64), batch.rows())
         .with(dLogits)
         .with(rowLosses)
         .with(logits)
@@ -55,7 +55,7 @@ final class TrainingLosses {
     training.requireTraining();
     long rowLosses = training.scratch(8L * batch.rows());
     launch
-        .of(lossKernel("distillation_loss", 8, 64), batch.rows(), 1, 1, 64, 0)
+        .of(lossKernel("distillation_loss", 8, 64), batch.rows())
         .with(dLogits)
         .with(rowLosses)
         .with(logits)
@@ -71,7 +71,7 @@ final class TrainingLosses {
 
   private void addLosses(Tensor loss, long rowLosses, int rows) {
     launch
-        .of(lossKernel("add_losses", 8, 32), 1, 1, 1, 32, 0)
+        .of(lossKernel("add_losses", 8, 32), 1)
         .with(loss)
         .with(rowLosses)
         .with(2 * rows)
@@ -92,14 +92,14 @@ final class TrainingLosses {
     long blocks = TrainingOperations.elementBlocks(squares, student);
     long partial = training.scratch(8L * blocks);
     launch
-        .of(squares, blocks, 1, 1, 256, 0)
+        .of(squares, blocks)
         .with(partial)
         .with(student)
         .with(teacher)
         .with(batch.tokenCount())
         .launch();
     launch
-        .of(lossKernel("hidden_loss", hidden, 256), blocks, 1, 1, 256, 0)
+        .of(lossKernel("hidden_loss", hidden, 256), blocks)
         .with(loss)
         .with(dStudent)
         .with(partial)

@@ -53,7 +53,7 @@ final class TrainingOperations {
     MemorySegment site = training.site(dropout);
     Kernel kernel = normKernel("dropout_residual_layer_norm", extent(x, 1), dropout);
     launch
-        .of(kernel, Math.ceilDiv(tokens, 4), 1, 1, 128, 0)
+        .of(kernel, Math.ceilDiv(tokens, 4))
         .overlapping(training.overlaps())
         .with(out)
         .with(sum)
@@ -93,7 +93,7 @@ final class TrainingOperations {
     int blocks = perTokenBlocks(kernel, tokens);
     long partial = sums.partial(blocks, 3 * hidden);
     launch
-        .of(kernel, blocks, 1, 1, 128, 0)
+        .of(kernel, blocks)
         .overlapping(training.overlaps())
         .with(dSum)
         .with(addressOrNone(dX))
@@ -120,7 +120,7 @@ final class TrainingOperations {
     long partial = dBias == 0 ? 0 : sums.partial(parts, width);
     Kernel kernel = kernels.get("column_sums.cu", "gelu_backward", Map.of(), 256);
     launch
-        .of(kernel, Math.ceilDiv(width, 64), parts, 1, 256, 0)
+        .of(kernel, Math.ceilDiv(width, 64), parts, 1)
         .with(partial)
         .with(dX)
         .with(x)
@@ -139,7 +139,7 @@ final class TrainingOperations {
     MemorySegment site = training.site(dropout);
     Kernel kernel = kernels.get("dropout.cu", "dropout", Map.of(), 256);
     launch
-        .of(kernel, elementBlocks(kernel, x), 1, 1, 256, 0)
+        .of(kernel, elementBlocks(kernel, x))
         .with(y)
         .with(x)
         .with(extent(x, 1))
@@ -152,12 +152,7 @@ final class TrainingOperations {
     training.requireTraining();
     requireEights(extent(x, 1));
     Kernel kernel = kernels.get("dropout.cu", "add", Map.of(), 256);
-    launch
-        .of(kernel, elementBlocks(kernel, x), 1, 1, 256, 0)
-        .with(y)
-        .with(x)
-        .with(x.elements())
-        .launch();
+    launch.of(kernel, elementBlocks(kernel, x)).with(y).with(x).with(x.elements()).launch();
   }
 
   static long elementBlocks(Kernel kernel, Tensor x) {
@@ -181,7 +176,7 @@ final class TrainingOperations {
     int width = outputs * hidden + outputs;
     long partial = sums.partial(blocks, width);
     launch
-        .of(kernel, blocks, 1, 1, 128, 0)
+        .of(kernel, blocks)
         .with(addressOrNone(dX))
         .with(partial)
         .with(x)
@@ -204,7 +199,7 @@ final class TrainingOperations {
     training.fork();
     long stream = training.sideStream();
     launch
-        .of(embeddingKernel("word_gradient", definitions), batch.tokens(), 1, 1, 128, 0)
+        .of(embeddingKernel("word_gradient", definitions), batch.tokens())
         .on(stream)
         .with(dWord)
         .with(training.sparse().states(dWord))
@@ -214,7 +209,7 @@ final class TrainingOperations {
         .launch();
     int positions = Math.min(batch.longestRow(), extent(dPosition, 0));
     launch
-        .of(embeddingKernel("position_gradient", definitions), positions, 1, 1, 128, 0)
+        .of(embeddingKernel("position_gradient", definitions), positions)
         .on(stream)
         .with(dPosition)
         .with(dOut)
@@ -225,7 +220,7 @@ final class TrainingOperations {
     int parts = Math.min(2 * multiprocessors, Math.ceilDiv(batch.tokens(), 8));
     long partial = sums.partial(parts, types * hidden);
     launch
-        .of(embeddingKernel("type_gradient", definitions), parts, 1, 1, 128, 0)
+        .of(embeddingKernel("type_gradient", definitions), parts)
         .on(stream)
         .with(partial)
         .with(dOut)

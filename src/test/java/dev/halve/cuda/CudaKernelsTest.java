@@ -14,6 +14,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
@@ -266,6 +267,12 @@ class CudaKernelsTest {
     }
   }
 
+  @Test
+  void attentionOfMoreRowsThanAGridIsHigh() {
+    open(DType.F16);
+    attention(tensors.random().ints(70_000, 0, 3).toArray(), 2, 32, 1);
+  }
+
   private void attention(int[] lengths, int heads, int headSize, double deviation) {
     int[] offsets = new int[lengths.length + 1];
     int longest = 0;
@@ -285,7 +292,8 @@ class CudaKernelsTest {
         qkv.address(),
         new Rows(address(rowOffsets), lengths.length, longest, tokens),
         heads,
-        headSize);
+        headSize,
+        null);
     String what = "%s, head size %d".formatted(java.util.Arrays.toString(lengths), headSize);
     assertThat(Reference.relativeError(out.read(), expected))
         .as("attention.cu, " + what)
@@ -304,7 +312,8 @@ class CudaKernelsTest {
               Math.max(longest, 512),
               tokens),
           heads,
-          headSize);
+          headSize,
+          null);
       float[] found = outSm90.read();
       assertThat(Reference.relativeError(found, expected))
           .as("attention_sm90.cu, " + what)
@@ -315,7 +324,8 @@ class CudaKernelsTest {
           qkv.address(),
           new Rows(address(rowOffsets), lengths.length, longest, tokens),
           heads,
-          headSize);
+          headSize,
+          null);
       assertThat(again.read()).as("the same again, " + what).isEqualTo(found);
     }
   }

@@ -200,14 +200,14 @@ final class CudaTiming {
             tokens,
             headSize,
             flops,
-            () -> operations.attentionSm80(out, qkv, batch, heads, headSize));
+            () -> operations.attentionSm80(out, qkv, batch, heads, headSize, null));
         if (context.properties().isHopper()) {
           attention(
               "attention_sm90",
               tokens,
               headSize,
               flops,
-              () -> operations.attentionSm90(out, qkv, batch, heads, headSize));
+              () -> operations.attentionSm90(out, qkv, batch, heads, headSize, null));
         }
       }
     }

@@ -13,43 +13,79 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
 /** Attention as training runs it, and its gradients, against the formulas in double precision. */
 class TrainingAttentionTest {
   private static final int HEADS = 2;
 
+  private CudaDevice device;
+  private CudaPool pool;
+  private RandomTensors tensors;
+
+  @BeforeEach
+  void open() {
+    device = Gpu.open(DType.BF16);
+    pool = device.openPool();
+    tensors = new RandomTensors(device, pool, 17);
+  }
+
+  @AfterEach
+  void close() {
+    if (device != null) {
+      pool.close();
+      device.close();
+    }
+  }
+
   @Test
   void attentionAndItsGradientsAreTheirFormulas() {
-    try (CudaDevice device = Gpu.open(DType.BF16);
-        CudaPool pool = device.openPool()) {
-      RandomTensors tensors = new RandomTensors(device, pool, 17);
-      List<int[]> batches = new ArrayList<>();
-      batches.add(new int[] {1});
-      batches.add(new int[] {64});
-      batches.add(new int[] {512, 1, 0, 320});
-      batches.add(new int[] {63, 64, 65, 127, 128, 129, 191, 192, 193});
-      batches.add(new int[] {700});
-      for (int i = 0; i < 4; i++) {
-        batches.add(tensors.random().ints(12, 0, 260).toArray());
-      }
-      batches.add(tensors.random().ints(150, 0, 20).toArray());
-      for (int headSize : new int[] {32, 64}) {
-        for (int[] lengths : batches) {
-          check(device, pool, tensors, lengths, headSize, Dropout.NONE);
-          check(device, pool, tensors, lengths, headSize, new Dropout(0.1f, 1234, 3));
+    List<int[]> batches = new ArrayList<>();
+    batches.add(new int[] {1});
+    batches.add(new int[] {64});
+    batches.add(new int[] {512, 1, 0, 320});
+    batches.add(new int[] {63, 64, 65, 127, 128, 129, 191, 192, 193});
+    batches.add(new int[] {700});
+    for (int i = 0; i < 4; i++) {
+      batches.add(tensors.random().ints(12, 0, 260).toArray());
+    }
+    batches.add(tensors.random().ints(150, 0, 20).toArray());
+    try (Arena arena = Arena.ofConfined()) {
+      for (TrainingAttention attention : kinds(arena)) {
+        for (int headSize : new int[] {32, 64}) {
+          for (int[] lengths : batches) {
+            check(attention, lengths, headSize, Dropout.NONE);
+            check(attention, lengths, headSize, new Dropout(0.1f, 1234, 3));
+          }
         }
       }
     }
   }
 
-  private static void check(
-      CudaDevice device,
-      CudaPool pool,
-      RandomTensors tensors,
-      int[] lengths,
-      int headSize,
-      Dropout dropout) {
+  @Test
+  void soAreThoseOfMoreRowsThanAGridIsHigh() {
+    int[] lengths = tensors.random().ints(70_000, 0, 3).toArray();
+    try (Arena arena = Arena.ofConfined()) {
+      for (TrainingAttention attention : kinds(arena)) {
+        check(attention, lengths, 32, Dropout.NONE);
+      }
+    }
+  }
+
+  /** By the kernels for every GPU, and on Hopper by its own. */
+  private List<TrainingAttention> kinds(Arena arena) {
+    KernelLaunch launch = new KernelLaunch(arena, device.context().stream());
+    return Stream.of(false, device.context().properties().isHopper())
+        .distinct()
+        .map(hopper ->
+            new TrainingAttention(
+                device.kernels(), launch, device.operations(), device.training(), hopper))
+        .toList();
+  }
+
+  private void check(TrainingAttention attention, int[] lengths, int headSize, Dropout dropout) {
     int[] offsets = new int[lengths.length + 1];
     for (int row = 0; row < lengths.length; row++) {
       offsets[row + 1] = offsets[row] + lengths[row];
@@ -74,8 +110,8 @@ class TrainingAttentionTest {
     Poisoned logSumExp = new Poisoned(device, pool, DType.F32, tokens, HEADS);
     Poisoned dQkv = new Poisoned(device, pool, DType.BF16, tokens, 3L * hidden);
     List<Tensor> dBiases = biases(pool, hidden);
-    device.attention(qkv.tensor(), batch, HEADS, dropout, logSumExp.tensor(), out.tensor());
-    device.attentionBackward(
+    attention.forward(qkv.tensor(), batch, HEADS, dropout, logSumExp.tensor(), out.tensor());
+    attention.backward(
         qkv.tensor(),
         batch,
         HEADS,
@@ -100,7 +136,7 @@ class TrainingAttentionTest {
 
     List<Tensor> biasesAgain = biases(pool, hidden);
     Poisoned again = new Poisoned(device, pool, DType.BF16, tokens, 3L * hidden);
-    device.attentionBackward(
+    attention.backward(
         qkv.tensor(),
         batch,
         HEADS,
