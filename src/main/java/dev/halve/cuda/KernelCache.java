@@ -1,16 +1,13 @@
 package dev.halve.cuda;
 
 import dev.halve.core.HalveException;
+import dev.halve.core.io.AtomicFile;
 import dev.halve.core.io.CacheFolder;
 import java.io.IOException;
 import java.nio.ByteBuffer;
-import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.AtomicMoveNotSupportedException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.Arrays;
@@ -69,36 +66,14 @@ final class KernelCache {
 
   /** Writes an entry whole, or throws and leaves nothing. */
   void write(String key, byte[] content) {
+    byte[] file = Arrays.copyOf(content, content.length + CHECKSUM_BYTES);
+    System.arraycopy(sha256().digest(content), 0, file, content.length, CHECKSUM_BYTES);
     try {
-      Files.createDirectories(folder);
-      Path temporary = Files.createTempFile(folder, "new", ".tmp");
-      try {
-        try (FileChannel channel = FileChannel.open(temporary, StandardOpenOption.WRITE)) {
-          for (byte[] part : new byte[][] {content, sha256().digest(content)}) {
-            ByteBuffer buffer = ByteBuffer.wrap(part);
-            while (buffer.hasRemaining()) {
-              channel.write(buffer);
-            }
-          }
-          channel.force(true);
-        }
-        move(temporary, folder.resolve(key));
-      } finally {
-        Files.deleteIfExists(temporary);
-      }
-    } catch (IOException failed) {
+      AtomicFile.write(folder.resolve(key), file);
+    } catch (HalveException failed) {
       throw new HalveException(
-          "cannot write the kernel cache %s: %s; set HALVE_CACHE to a folder that can be written"
-              .formatted(folder, failed.getMessage()),
+          "%s; set HALVE_CACHE to a folder that can be written".formatted(failed.getMessage()),
           failed);
-    }
-  }
-
-  private static void move(Path from, Path to) throws IOException {
-    try {
-      Files.move(from, to, StandardCopyOption.ATOMIC_MOVE);
-    } catch (AtomicMoveNotSupportedException notHere) {
-      Files.move(from, to, StandardCopyOption.REPLACE_EXISTING);
     }
   }
 

@@ -185,24 +185,13 @@ final class SparseGemm {
         kernels.get(
             tile.entry() + ".cu",
             tile.entry(),
-            definitions(tile, operands),
+            tile.definitions(operands.epilogue),
             tile.threads(),
             tile.sharedBytes(operands.epilogue));
     switch (tile) {
       case SparseGemmTile.Sm90 hopper -> launchSm90(kernel, hopper, operands, overlap);
       case SparseGemmTile.Sm80 ampere -> launchSm80(kernel, ampere, operands, overlap);
     }
-  }
-
-  private static Map<String, String> definitions(SparseGemmTile tile, Operands operands) {
-    Map<String, String> definitions = new HashMap<>();
-    List<String> options = new ArrayList<>(tile.options());
-    options.addAll(operands.epilogue.options());
-    for (String option : options) {
-      int equals = option.indexOf('=');
-      definitions.put(option.substring(2, equals), option.substring(equals + 1));
-    }
-    return definitions;
   }
 
   private void launchSm90(

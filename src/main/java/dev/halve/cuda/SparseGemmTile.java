@@ -1,7 +1,9 @@
 package dev.halve.cuda;
 
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 
 /**
  * One way to cut the product {@code y[tokens, out] = epilogue(x[tokens, in] * W^T)} into tiles: the
@@ -31,9 +33,9 @@ sealed interface SparseGemmTile {
       return ordinal() >= NORM_BIAS.ordinal();
     }
 
-    /** The {@code -D} options that the kernels know it by. */
-    List<String> options() {
-      return List.of("-DEPILOGUE=" + ordinal() % 3, "-DNORM=" + ordinal() / 3);
+    /** The compile-time constants that the kernels know it by. */
+    private Map<String, Integer> definitions() {
+      return Map.of("EPILOGUE", ordinal() % 3, "NORM", ordinal() / 3);
     }
   }
 
@@ -43,8 +45,16 @@ sealed interface SparseGemmTile {
   /** The kernel's entry, which is also the name of its file in src/main/cuda. */
   String entry();
 
-  /** {@code -D} options beside the element type's and the epilogue's. */
-  List<String> options();
+  /** The tile's own compile-time constants. */
+  Map<String, Integer> definitions();
+
+  /** The kernel's compile-time constants, but for the element type's. */
+  default Map<String, String> definitions(Epilogue epilogue) {
+    Map<String, String> all = new HashMap<>();
+    definitions().forEach((name, value) -> all.put(name, value.toString()));
+    epilogue.definitions().forEach((name, value) -> all.put(name, value.toString()));
+    return all;
+  }
 
   /** Threads of a block. */
   int threads();
@@ -95,18 +105,18 @@ sealed interface SparseGemmTile {
     }
 
     @Override
-    public List<String> options() {
-      return List.of(
-          "-DWARPGROUPS=" + warpgroups,
-          "-DBLOCKS=" + blocks,
-          "-DTILE_TOKENS=" + tokens,
-          "-DSTAGES=" + stages,
-          "-DCLUSTER_OUT=" + clusterOut,
-          "-DCLUSTER_TOKENS=" + clusterTokens,
-          "-DSTORE_TOKENS=" + storeTokens,
-          "-DSTORE_BUFFERS=" + storeBuffers,
-          "-DRESIDENTS=" + residents,
-          "-DHELD=" + held);
+    public Map<String, Integer> definitions() {
+      return Map.of(
+          "WARPGROUPS", warpgroups,
+          "BLOCKS", blocks,
+          "TILE_TOKENS", tokens,
+          "STAGES", stages,
+          "CLUSTER_OUT", clusterOut,
+          "CLUSTER_TOKENS", clusterTokens,
+          "STORE_TOKENS", storeTokens,
+          "STORE_BUFFERS", storeBuffers,
+          "RESIDENTS", residents,
+          "HELD", held);
     }
 
     /** Outputs of one block's tile. */
@@ -183,13 +193,13 @@ sealed interface SparseGemmTile {
     }
 
     @Override
-    public List<String> options() {
-      return List.of(
-          "-DTILE_OUT=" + out,
-          "-DTILE_TOKENS=" + tokens,
-          "-DWARPS_OUT=" + warpsOut,
-          "-DWARPS_TOKENS=" + warpsTokens,
-          "-DSTAGES=" + stages);
+    public Map<String, Integer> definitions() {
+      return Map.of(
+          "TILE_OUT", out,
+          "TILE_TOKENS", tokens,
+          "WARPS_OUT", warpsOut,
+          "WARPS_TOKENS", warpsTokens,
+          "STAGES", stages);
     }
 
     @Override

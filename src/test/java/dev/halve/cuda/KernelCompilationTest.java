@@ -76,14 +76,7 @@ class KernelCompilationTest {
   }
 
   private static Source sparse(SparseGemmTile tile, Epilogue epilogue) {
-    Map<String, String> definitions = new HashMap<>();
-    List<String> options = new ArrayList<>(tile.options());
-    options.addAll(epilogue.options());
-    for (String option : options) {
-      String[] macro = option.substring(2).split("=");
-      definitions.put(macro[0], macro[1]);
-    }
-    return new Source(tile.entry() + ".cu", definitions);
+    return new Source(tile.entry() + ".cu", tile.definitions(epilogue));
   }
 
   @ParameterizedTest
