@@ -1,7 +1,6 @@
 package dev.halve.engine;
 
 import dev.halve.core.DType;
-import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -66,12 +65,12 @@ public record DeviceBatch(
   /**
    * Copies a batch into memory of the device, in one piece.
    *
-   * @param memory I32, of {@link #integers} at least
+   * @param memory I32 {@code [n]}, of {@link #integers} at least
    */
   static DeviceBatch upload(
       Device device, Tensor memory, BatchShape shape, PackedBatch batch, int[] starts, int[] ends) {
     int count = Math.toIntExact(integers(shape));
-    Tensor target = part(memory, 0, count);
+    Tensor target = memory.rows(0, count);
     try (Arena arena = Arena.ofConfined()) {
       Tensor host = Tensor.allocate(arena, DType.I32, count);
       int[] values = layOut(shape, batch, starts, ends);
@@ -81,23 +80,15 @@ public record DeviceBatch(
     int tokens = shape.tokens();
     int rows = shape.rows();
     return new DeviceBatch(
-        part(memory, 0, tokens),
-        part(memory, tokens, tokens),
-        part(memory, 2L * tokens, tokens),
-        part(memory, 3L * tokens, rows + 1),
-        part(memory, 3L * tokens + rows + 1, 1),
-        part(memory, 3L * tokens + rows + 2, rows),
-        part(memory, 3L * tokens + 2L * rows + 2, rows),
+        memory.rows(0, tokens),
+        memory.rows(tokens, tokens),
+        memory.rows(2L * tokens, tokens),
+        memory.rows(3L * tokens, rows + 1),
+        memory.rows(3L * tokens + rows + 1, 1),
+        memory.rows(3L * tokens + rows + 2, rows),
+        memory.rows(3L * tokens + 2L * rows + 2, rows),
         batch,
         shape);
-  }
-
-  private static Tensor part(Tensor memory, long from, long count) {
-    MemorySegment segment =
-        memory.onHost()
-            ? memory.segment().asSlice(4 * from, 4 * count)
-            : MemorySegment.ofAddress(memory.segment().address() + 4 * from);
-    return new Tensor(DType.I32, Shape.of(count), segment);
   }
 
   /** The integers of all tensors, one after another. */

@@ -98,7 +98,7 @@ public final class LayerwisePass implements AutoCloseable {
     EncoderLayer layer = model.layers().get(stop.layer);
     switch (stop.part) {
       case ATTENTION -> {
-        eachBatch((pass, index) -> heads(pass, layer.attention(), states[index], others[index]));
+        eachBatch((pass, index) -> heads(pass, states[index], others[index]));
         stop = stop(stop.layer, Part.ATTENTION_OUTPUT);
       }
       case ATTENTION_OUTPUT -> {
@@ -135,10 +135,9 @@ public final class LayerwisePass implements AutoCloseable {
         });
   }
 
-  private void heads(Pass pass, SelfAttention attention, Tensor x, Tensor out) {
-    List<Linear> projections = List.of(attention.query(), attention.key(), attention.value());
+  private void heads(Pass pass, Tensor x, Tensor out) {
     Tensor qkv = workspace.take(pass.tokens(), 3L * model.config().hiddenSize());
-    pass.device().linears(x, projections, qkv);
+    pass.device().linears(x, stop.readers, qkv);
     int heads = model.config().numAttentionHeads();
     pass.device().attention(qkv, pass.batch(), heads, Dropout.NONE, null, out);
   }

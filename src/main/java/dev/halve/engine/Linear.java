@@ -179,34 +179,27 @@ public final class Linear implements Sparsifiable, AutoCloseable {
   /** A host copy of the weight, F32 {@code [out, in]}, whatever its kind. */
   @Override
   public Tensor weight(Arena arena) {
-    return switch (weight) {
-      case Weight.Hybrid hybrid -> {
-        Tensor copy = Tensor.allocate(arena, DType.F32, hybrid.shape().extents());
-        long row = 0;
-        for (Weight part : hybrid.parts()) {
-          long rows = part.shape().extent(0);
-          download(part, copy.rows(row, rows));
-          row += rows;
-        }
-        yield copy;
-      }
-      default -> {
-        Tensor copy = Tensor.allocate(arena, DType.F32, weight.shape().extents());
-        download(weight, copy);
-        yield copy;
-      }
-    };
+    Tensor copy = Tensor.allocate(arena, DType.F32, weight.shape().extents());
+    download(weight, copy);
+    return copy;
   }
 
-  private void download(Weight part, Tensor host) {
-    switch (part) {
+  private void download(Weight from, Tensor host) {
+    switch (from) {
       case Weight.Trainable trainable -> device.download(trainable.parameter().value(), host);
       case Weight.Compressed compressed -> {
         try (Arena scratch = Arena.ofConfined()) {
           host.copyFrom(compressed.packed().unpack(scratch).decompress(scratch));
         }
       }
-      case Weight.Hybrid hybrid -> throw new IllegalArgumentException(hybrid.name());
+      case Weight.Hybrid hybrid -> {
+        long row = 0;
+        for (Weight part : hybrid.parts()) {
+          long rows = part.shape().extent(0);
+          download(part, host.rows(row, rows));
+          row += rows;
+        }
+      }
     }
   }
 
@@ -260,8 +253,7 @@ public final class Linear implements Sparsifiable, AutoCloseable {
     try (Arena arena = Arena.ofConfined()) {
       setCompressed(SparseSemiStructuredTensor.compress(arena, weight(arena)));
     } catch (HalveException notSemiStructured) {
-      throw new HalveException(
-          name + ".weight: " + notSemiStructured.getMessage(), notSemiStructured);
+      throw notSemiStructured.in(name + ".weight");
     }
   }
 

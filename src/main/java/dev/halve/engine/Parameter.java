@@ -114,16 +114,11 @@ public final class Parameter {
     straightThrough = true;
   }
 
-  /** Gives the parameter a gradient and moments of zeros. */
-  public void prepareTraining(Pool pool) {
-    prepareTraining(pool, List.of(this));
-  }
-
   /**
    * Gives parameters gradients and moments of zeros, one after another in memory, each from a
    * multiple of {@link Tensor#ALIGNMENT}.
    */
-  static void prepareTraining(Pool pool, List<Parameter> parameters) {
+  public static void prepareTraining(Pool pool, List<Parameter> parameters) {
     long elements = 0;
     for (Parameter each : parameters) {
       elements += aligned(each.value.elements());

@@ -64,7 +64,7 @@ class SparseGradientsTest {
     copy(device, words.tensor(), value);
     Parameter parameter = new Parameter("words", value, compute);
     device.round(parameter);
-    parameter.prepareTraining(pool);
+    Parameter.prepareTraining(pool, List.of(parameter));
     return parameter;
   }
 

@@ -251,7 +251,7 @@ class DeviceOperationsTest {
     int n = 203;
     Tensor value = random.normal(device, pool, 1, n);
     Parameter parameter = new Parameter("w", value, value);
-    parameter.prepareTraining(pool);
+    Parameter.prepareTraining(pool, List.of(parameter));
     Tensor mask = pool.allocate(DType.U8, n);
     for (int i = 0; i < n; i++) {
       mask.segment().set(java.lang.foreign.ValueLayout.JAVA_BYTE, i, (byte) (i % 3 == 0 ? 0 : 1));

@@ -169,7 +169,7 @@ class RecoveryOperationsTest {
     int n = 77;
     Tensor value = random.normal(device, pool, 1, n);
     Parameter parameter = new Parameter("w", value, value);
-    parameter.prepareTraining(pool);
+    Parameter.prepareTraining(pool, List.of(parameter));
     Tensor mask = pool.allocate(DType.U8, n);
     for (int i = 0; i < n; i++) {
       mask.segment().set(ValueLayout.JAVA_BYTE, i, (byte) (i % 2));
@@ -254,7 +254,7 @@ class RecoveryOperationsTest {
     int n = 77;
     Tensor value = random.normal(device, pool, 1, n);
     Parameter parameter = new Parameter("w", value, value);
-    parameter.prepareTraining(pool);
+    Parameter.prepareTraining(pool, List.of(parameter));
     Tensor mask = pool.allocate(DType.U8, n);
     double[] p = doubles(value);
     double[] m = new double[n];
