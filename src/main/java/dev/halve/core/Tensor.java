@@ -19,6 +19,9 @@ public final class Tensor {
   /** Elements that are converted at a time: they stay in the first-level cache. */
   private static final int CONVERTED = 4096;
 
+  /** Rows and columns that are transposed at a time: a cache holds them on both sides. */
+  private static final int TILE = 32;
+
   private final DType dtype;
   private final Shape shape;
   private final MemorySegment segment;
@@ -165,6 +168,42 @@ public final class Tensor {
     }
   }
 
+  /** A host matrix {@code [rows, columns]} as {@code [columns, rows]}, owned by the arena. */
+  public Tensor transposed(Arena arena) {
+    long rows = extent(0);
+    long columns = extent(1);
+    Tensor result = allocate(arena, dtype, columns, rows);
+    for (long row0 = 0; row0 < rows; row0 += TILE) {
+      for (long column0 = 0; column0 < columns; column0 += TILE) {
+        for (long column = column0; column < Math.min(columns, column0 + TILE); column++) {
+          for (long row = row0; row < Math.min(rows, row0 + TILE); row++) {
+            copyElement(row * columns + column, result, column * rows + row);
+          }
+        }
+      }
+    }
+    return result;
+  }
+
+  private void copyElement(long from, Tensor target, long to) {
+    switch (dtype.bytes()) {
+      case Integer.BYTES ->
+          target.segment.set(
+              ValueLayout.JAVA_INT_UNALIGNED,
+              to * Integer.BYTES,
+              segment.get(ValueLayout.JAVA_INT_UNALIGNED, from * Integer.BYTES));
+      case Short.BYTES ->
+          target.segment.set(
+              ValueLayout.JAVA_SHORT_UNALIGNED,
+              to * Short.BYTES,
+              segment.get(ValueLayout.JAVA_SHORT_UNALIGNED, from * Short.BYTES));
+      default -> {
+        int width = dtype.bytes();
+        MemorySegment.copy(segment, from * width, target.segment, to * width, width);
+      }
+    }
+  }
+
   // By way of arrays: loops over those become vector instructions.
   private void getFloats(long from, float[] values, int count) {
     switch (dtype) {
@@ -230,29 +269,32 @@ public final class Tensor {
         bits, 0, segment, ValueLayout.JAVA_SHORT_UNALIGNED, from * Short.BYTES, bits.length);
   }
 
-  /** The index of the first NaN of a host tensor of a floating type, or -1. */
-  public long firstNaN() {
-    return firstFrom(1);
-  }
-
   /**
    * This tensor, known to be free of NaN.
    *
-   * @throws HalveException if an element is NaN; the message begins with the given name and says
-   *     where
+   * @throws HalveException if an element is NaN, or none is a floating-point number; the message
+   *     begins with the given name and says where
    */
   public Tensor requireNoNaN(String name) {
-    return require(name, firstNaN());
+    return requireFloats(name).require(name, firstFrom(1));
   }
 
   /**
    * This tensor, known to be finite.
    *
-   * @throws HalveException if an element is NaN or infinite; the message begins with the given name
-   *     and says where
+   * @throws HalveException if an element is NaN or infinite, or none is a floating-point number;
+   *     the message begins with the given name and says where
    */
   public Tensor requireFinite(String name) {
-    return require(name, firstFrom(0));
+    return requireFloats(name).require(name, firstFrom(0));
+  }
+
+  private Tensor requireFloats(String name) {
+    if (!dtype.isFloating()) {
+      throw new HalveException(
+          "%s (%s) holds no floating-point numbers; find weights that do".formatted(name, this));
+    }
+    return this;
   }
 
   private Tensor require(String name, long bad) {

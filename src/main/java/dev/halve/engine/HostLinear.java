@@ -1,6 +1,7 @@
 package dev.halve.engine;
 
 import dev.halve.core.Tensor;
+import java.lang.foreign.Arena;
 
 /**
  * A product on the host, {@code y = weight · x + bias}, for heads: a few rows a batch, so that
@@ -13,15 +14,9 @@ record HostLinear(float[] transposed, float[] bias) {
    * @param weight {@code [out, in]}
    */
   static HostLinear of(Tensor weight, Tensor bias) {
-    int out = Math.toIntExact(weight.extent(0));
-    int in = Math.toIntExact(weight.extent(1));
-    float[] transposed = new float[Math.multiplyExact(in, out)];
-    for (int o = 0; o < out; o++) {
-      for (int i = 0; i < in; i++) {
-        transposed[i * out + o] = weight.getFloat((long) o * in + i);
-      }
+    try (Arena scratch = Arena.ofConfined()) {
+      return new HostLinear(weight.transposed(scratch).toFloatArray(), bias.toFloatArray());
     }
-    return new HostLinear(transposed, bias.toFloatArray());
   }
 
   int out() {

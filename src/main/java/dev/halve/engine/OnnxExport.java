@@ -3,11 +3,8 @@ package dev.halve.engine;
 import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.core.Shape;
-import dev.halve.core.Tensor;
 import dev.halve.core.io.OnnxModel;
 import dev.halve.core.io.SafetensorsWriter;
-import java.lang.foreign.Arena;
-import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -206,28 +203,9 @@ final class OnnxExport {
                 module + ".weight.transposed",
                 DType.F32,
                 Shape.of(in, out),
-                arena -> transposed(arena, weight.load().apply(arena))));
+                arena -> weight.load().apply(arena).transposed(arena)));
     String product = graph.node("MatMul", "/" + module + "/MatMul", Map.of(), x, transposed);
     return graph.node("Add", "/" + module + "/Add", Map.of(), stored(module + ".bias"), product);
-  }
-
-  private static Tensor transposed(Arena arena, Tensor weight) {
-    long rows = weight.extent(0);
-    long columns = weight.extent(1);
-    Tensor result = Tensor.allocate(arena, DType.F32, columns, rows);
-    for (long from = 0; from < columns; from += 16) {
-      for (long row = 0; row < rows; row++) {
-        for (long column = from; column < Math.min(columns, from + 16); column++) {
-          result
-              .segment()
-              .setAtIndex(
-                  ValueLayout.JAVA_FLOAT,
-                  column * rows + row,
-                  weight.segment().getAtIndex(ValueLayout.JAVA_FLOAT, row * columns + column));
-        }
-      }
-    }
-    return result;
   }
 
   private SafetensorsWriter.Entry tensor(String name) {

@@ -296,15 +296,11 @@ public final class PretrainedModel implements AutoCloseable {
 
   private static SafetensorsWriter.Entry with(
       SafetensorsWriter.Entry entry, Map<String, Function<Arena, Tensor>> changed) {
-    return new SafetensorsWriter.Entry(
-        entry.name(),
-        entry.dtype(),
-        entry.shape(),
-        arena -> {
-          Tensor tensor = Tensor.allocate(arena, entry.dtype(), entry.shape().extents());
-          tensor.copyFrom(changed.get(entry.name()).apply(arena));
-          return tensor;
-        });
+    return entry.withLoad(arena -> {
+      Tensor tensor = Tensor.allocate(arena, entry.dtype(), entry.shape().extents());
+      tensor.copyFrom(changed.get(entry.name()).apply(arena));
+      return tensor;
+    });
   }
 
   private static List<SafetensorsWriter.Entry> counted(
@@ -312,14 +308,10 @@ public final class PretrainedModel implements AutoCloseable {
     AtomicInteger count = new AtomicInteger();
     return entries.stream()
         .map(entry ->
-            new SafetensorsWriter.Entry(
-                entry.name(),
-                entry.dtype(),
-                entry.shape(),
-                arena -> {
-                  written.accept(count.getAndIncrement());
-                  return entry.load().apply(arena);
-                }))
+            entry.withLoad(arena -> {
+              written.accept(count.getAndIncrement());
+              return entry.load().apply(arena);
+            }))
         .toList();
   }
 
@@ -330,8 +322,7 @@ public final class PretrainedModel implements AutoCloseable {
 
   private static Converted converted(
       ModelConverter converter, List<SafetensorsWriter.Entry> entries) {
-    long bytes =
-        entries.stream().mapToLong(entry -> entry.shape().elements() * entry.dtype().bytes()).sum();
+    long bytes = entries.stream().mapToLong(SafetensorsWriter.Entry::bytes).sum();
     return new Converted(converter.storedBytes(), bytes, List.copyOf(converter.leftDense()));
   }
 

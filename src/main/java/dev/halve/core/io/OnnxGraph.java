@@ -8,6 +8,7 @@ import dev.halve.core.Shape;
 import java.io.IOException;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Optional;
@@ -195,21 +196,8 @@ record OnnxGraph(SequencedMap<String, Initializer> initializers, List<MatMul> ma
     }
   }
 
-  /** The element type by its number in {@code onnx.proto}. */
+  /** The element type by its number in {@code onnx.proto}; empty for one that no tensor has. */
   private static Optional<DType> dtype(int type) {
-    return Optional.ofNullable(
-        switch (type) {
-          case 1 -> DType.F32;
-          case 2 -> DType.U8;
-          case 3 -> DType.I8;
-          case 5 -> DType.I16;
-          case 6 -> DType.I32;
-          case 7 -> DType.I64;
-          case 9 -> DType.BOOL;
-          case 10 -> DType.F16;
-          case 11 -> DType.F64;
-          case 16 -> DType.BF16;
-          default -> null;
-        });
+    return Arrays.stream(DType.values()).filter(each -> OnnxModel.type(each) == type).findFirst();
   }
 }

@@ -8,8 +8,6 @@ import dev.halve.core.Tensor;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
-import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.channels.Channels;
 import java.nio.channels.FileChannel;
@@ -31,8 +29,6 @@ public final class OnnxModel {
 
   /** Protobuf's own limit for one message. */
   private static final long MAX_BYTES = Integer.MAX_VALUE;
-
-  private static final long CHUNK = 64L << 20;
 
   private final String name;
   private final List<byte[]> nodes = new ArrayList<>();
@@ -178,7 +174,7 @@ public final class OnnxModel {
   }
 
   /** The element type's number in {@code onnx.proto}. */
-  private static int type(DType dtype) {
+  static int type(DType dtype) {
     return switch (dtype) {
       case F32 -> 1;
       case U8 -> 2;
@@ -223,7 +219,7 @@ public final class OnnxModel {
     for (SafetensorsWriter.Entry entry : initializers.values()) {
       byte[] head = head(entry);
       heads.add(head);
-      long size = head.length + bytes(entry);
+      long size = head.length + entry.bytes();
       graphBytes += 1 + CodedOutputStream.computeUInt64SizeNoTag(size) + size;
     }
     for (byte[] each : inputs) {
@@ -256,12 +252,10 @@ public final class OnnxModel {
     for (SafetensorsWriter.Entry entry : initializers.values()) {
       byte[] head = heads.get(index++);
       out.writeTag(5, 2);
-      out.writeUInt64NoTag(head.length + bytes(entry));
+      out.writeUInt64NoTag(head.length + entry.bytes());
       out.writeRawBytes(head);
       out.flush();
-      try (Arena arena = Arena.ofConfined()) {
-        write(channel, entry, entry.load().apply(arena));
-      }
+      entry.writeTo(channel);
     }
     for (byte[] each : inputs) {
       out.writeByteArray(11, each);
@@ -270,23 +264,6 @@ public final class OnnxModel {
       out.writeByteArray(12, each);
     }
     out.flush();
-  }
-
-  private static void write(FileChannel channel, SafetensorsWriter.Entry entry, Tensor tensor)
-      throws IOException {
-    if (tensor.dtype() != entry.dtype() || !tensor.shape().equals(entry.shape())) {
-      throw new IllegalStateException(
-          "tensor '" + entry.name() + "' was announced as another than " + tensor);
-    }
-    MemorySegment data = tensor.segment();
-    for (long offset = 0; offset < data.byteSize(); offset += CHUNK) {
-      long count = Math.min(CHUNK, data.byteSize() - offset);
-      AtomicFile.writeFully(channel, data.asSlice(offset, count).asByteBuffer());
-    }
-  }
-
-  private static long bytes(SafetensorsWriter.Entry entry) {
-    return entry.shape().elements() * entry.dtype().bytes();
   }
 
   /** A tensor up to its data, the tag and length of which are the last of it. */
@@ -298,7 +275,7 @@ public final class OnnxModel {
       out.writeInt32(2, type(entry.dtype()));
       out.writeString(8, entry.name());
       out.writeTag(9, 2);
-      out.writeUInt64NoTag(bytes(entry));
+      out.writeUInt64NoTag(entry.bytes());
     });
   }
 }

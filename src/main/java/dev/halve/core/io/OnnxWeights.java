@@ -171,7 +171,7 @@ public final class OnnxWeights implements Weights {
     OnnxGraph.Initializer stored = entry.stored();
     MemorySegment data = file.asSlice(stored.offset(), stored.bytes());
     if (entry.transposed()) {
-      return transposed(owner, stored, data);
+      return new Tensor(stored.dtype(), stored.shape(), data).transposed(owner);
     }
     if (isView(entry)) {
       return new Tensor(stored.dtype(), stored.shape(), data.asReadOnly());
@@ -192,40 +192,6 @@ public final class OnnxWeights implements Weights {
   private boolean isView(Entry entry) {
     OnnxGraph.Initializer stored = entry.stored();
     return !entry.transposed() && (file.address() + stored.offset()) % stored.dtype().bytes() == 0;
-  }
-
-  /** {@code [in, out]} as {@code [out, in]}, in tiles that a cache holds on both sides. */
-  private static Tensor transposed(Arena owner, OnnxGraph.Initializer stored, MemorySegment from) {
-    long rows = stored.shape().extent(0);
-    long columns = stored.shape().extent(1);
-    int width = stored.dtype().bytes();
-    Tensor result = Tensor.allocate(owner, stored.dtype(), columns, rows);
-    MemorySegment to = result.segment();
-    int tile = 32;
-    for (long row0 = 0; row0 < rows; row0 += tile) {
-      for (long column0 = 0; column0 < columns; column0 += tile) {
-        for (long column = column0; column < Math.min(columns, column0 + tile); column++) {
-          for (long row = row0; row < Math.min(rows, row0 + tile); row++) {
-            long source = (row * columns + column) * width;
-            long target = (column * rows + row) * width;
-            switch (width) {
-              case Integer.BYTES ->
-                  to.set(
-                      ValueLayout.JAVA_INT_UNALIGNED,
-                      target,
-                      from.get(ValueLayout.JAVA_INT_UNALIGNED, source));
-              case Short.BYTES ->
-                  to.set(
-                      ValueLayout.JAVA_SHORT_UNALIGNED,
-                      target,
-                      from.get(ValueLayout.JAVA_SHORT_UNALIGNED, source));
-              default -> MemorySegment.copy(from, source, to, target, width);
-            }
-          }
-        }
-      }
-    }
-    return result;
   }
 
   @Override

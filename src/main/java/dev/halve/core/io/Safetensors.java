@@ -13,7 +13,6 @@ import java.util.Collections;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.Map;
-import java.util.Objects;
 import java.util.SequencedMap;
 import java.util.SequencedSet;
 import java.util.concurrent.ConcurrentHashMap;
@@ -116,14 +115,9 @@ public final class Safetensors implements Weights {
   /** {@inheritDoc} A view of the mapped file, or a copy where the file has it unaligned. */
   @Override
   public Tensor tensor(String name) {
-    Tensor kept = copies.get(name);
-    if (kept != null) {
-      return kept;
-    }
-    Tensor tensor = tensor(arena, name);
     return isView(name)
-        ? tensor
-        : Objects.requireNonNullElse(copies.putIfAbsent(name, tensor), tensor);
+        ? tensor(arena, name)
+        : copies.computeIfAbsent(name, _ -> tensor(arena, name));
   }
 
   @Override

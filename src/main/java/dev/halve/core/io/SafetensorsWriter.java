@@ -34,7 +34,33 @@ public final class SafetensorsWriter {
    * A tensor that is yet to be read or computed: what the header needs to know, and how to get it.
    * The arena it gets closes as soon as the tensor is written.
    */
-  public record Entry(String name, DType dtype, Shape shape, Function<Arena, Tensor> load) {}
+  public record Entry(String name, DType dtype, Shape shape, Function<Arena, Tensor> load) {
+    /** The same tensor, got in another way. */
+    public Entry withLoad(Function<Arena, Tensor> other) {
+      return new Entry(name, dtype, shape, other);
+    }
+
+    /** Bytes of the tensor. */
+    public long bytes() {
+      return shape.elements() * dtype.bytes();
+    }
+
+    /** Writes the tensor's bytes where the channel stands. */
+    void writeTo(FileChannel channel) throws IOException {
+      try (Arena arena = Arena.ofConfined()) {
+        Tensor tensor = load.apply(arena);
+        if (tensor.dtype() != dtype || !tensor.shape().equals(shape) || !tensor.onHost()) {
+          throw new IllegalStateException(
+              "tensor '" + name + "' was announced as another than " + tensor);
+        }
+        MemorySegment data = tensor.segment();
+        for (long offset = 0; offset < data.byteSize(); offset += CHUNK) {
+          long count = Math.min(CHUNK, data.byteSize() - offset);
+          AtomicFile.writeFully(channel, data.asSlice(offset, count).asByteBuffer());
+        }
+      }
+    }
+  }
 
   private SafetensorsWriter() {}
 
@@ -73,25 +99,9 @@ public final class SafetensorsWriter {
           AtomicFile.writeFully(channel, length.putLong(header.length).flip());
           AtomicFile.writeFully(channel, ByteBuffer.wrap(header));
           for (Entry entry : ordered) {
-            try (Arena arena = Arena.ofConfined()) {
-              write(channel, entry, entry.load().apply(arena));
-            }
+            entry.writeTo(channel);
           }
         });
-  }
-
-  private static void write(FileChannel channel, Entry entry, Tensor tensor) throws IOException {
-    if (tensor.dtype() != entry.dtype()
-        || !tensor.shape().equals(entry.shape())
-        || !tensor.onHost()) {
-      throw new IllegalStateException(
-          "tensor '" + entry.name() + "' was announced as another than " + tensor);
-    }
-    MemorySegment data = tensor.segment();
-    for (long offset = 0; offset < data.byteSize(); offset += CHUNK) {
-      long count = Math.min(CHUNK, data.byteSize() - offset);
-      AtomicFile.writeFully(channel, data.asSlice(offset, count).asByteBuffer());
-    }
   }
 
   private static byte[] header(List<Entry> ordered, Map<String, String> metadata) {
@@ -105,7 +115,7 @@ public final class SafetensorsWriter {
       if (!names.add(entry.name())) {
         throw new IllegalArgumentException("two tensors named '" + entry.name() + "'");
       }
-      long end = offset + entry.shape().elements() * entry.dtype().bytes();
+      long end = offset + entry.bytes();
       Map<String, Object> description = new LinkedHashMap<>();
       description.put("dtype", entry.dtype().name());
       description.put("shape", entry.shape().extents());

@@ -312,21 +312,6 @@ class SafetensorsTest {
     }
   }
 
-  @Test
-  void whatIsNotFiniteIsFoundWhereItIs() {
-    Tensor weight = Tensor.allocate(arena, DType.BF16, 2, 3, 4);
-    assertThat(weight.requireFinite("w")).isSameAs(weight);
-    assertThat(weight.requireNoNaN("w")).isSameAs(weight);
-    weight.setFloat(17, Float.NaN);
-    assertThatThrownBy(() -> weight.requireFinite("layer.weight"))
-        .isInstanceOf(HalveException.class)
-        .hasMessageContaining("layer.weight (BF16 [2, 3, 4]) is NaN at [1, 1, 1]");
-    weight.setFloat(6, Float.NEGATIVE_INFINITY);
-    assertThatThrownBy(() -> weight.requireFinite("layer.weight"))
-        .isInstanceOf(HalveException.class)
-        .hasMessageContaining("layer.weight (BF16 [2, 3, 4]) is infinite at [0, 1, 2]");
-  }
-
   private SequencedMap<String, Tensor> randomTensors(SplittableRandom random) {
     SequencedMap<String, Tensor> tensors = new LinkedHashMap<>();
     for (DType dtype : DType.values()) {
