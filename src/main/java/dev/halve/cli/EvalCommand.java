@@ -3,6 +3,7 @@ package dev.halve.cli;
 import dev.halve.recipe.DataSettings;
 import dev.halve.recipe.EvaluationSettings;
 import dev.halve.recipe.FeatureSettings;
+import dev.halve.recipe.Questions;
 import dev.halve.recipe.Steps;
 import java.nio.file.Path;
 import picocli.CommandLine.Command;
@@ -38,9 +39,10 @@ final class EvalCommand extends HalveCommand {
         Steps.evaluate(
             model.orTutorials("sparse"),
             device.name(),
-            data.over(DataSettings.SYNTHETIC, false, true),
-            features.over(FeatureSettings.DEFAULT),
-            evaluation.over(EvaluationSettings.DEFAULT),
+            new Questions(
+                data.over(DataSettings.SYNTHETIC, false, true),
+                features.over(FeatureSettings.DEFAULT),
+                evaluation.over(EvaluationSettings.DEFAULT)),
             predictions,
             progress);
     if (json()) {

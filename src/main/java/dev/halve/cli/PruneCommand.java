@@ -12,6 +12,7 @@ import dev.halve.recipe.Questions;
 import dev.halve.recipe.RecoverySettings;
 import dev.halve.recipe.Sensitivity;
 import dev.halve.recipe.Steps;
+import dev.halve.recipe.TrainingPlan;
 import dev.halve.recipe.TrainingSettings;
 import dev.halve.report.MethodComparison;
 import dev.halve.report.SensitivityRanking;
@@ -213,20 +214,15 @@ final class PruneCommand extends HalveCommand {
         recovery.over(RecoverySettings.DISTILLATION, method.plan().weightNorm());
     // Masks that are chosen in training start from the weights as they were.
     String start = settings.masks().chosen() ? dense : out.resolve("pruned").toString();
-    TrainCommand.print(
-        console,
-        json(),
-        Steps.train(
-            start,
-            device.name(),
+    TrainingPlan plan =
+        new TrainingPlan(
             data.over(DataSettings.SYNTHETIC, true, training.evaluates()),
             features.over(FeatureSettings.DEFAULT),
             training.over(TrainingSettings.DEFAULT),
             settings,
             settings.distils() ? dense : null,
-            null,
-            out,
-            resume,
-            progress));
+            null);
+    TrainCommand.print(
+        console, json(), Steps.train(start, device.name(), plan, out, resume, progress));
   }
 }

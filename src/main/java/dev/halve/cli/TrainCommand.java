@@ -5,6 +5,7 @@ import dev.halve.recipe.FeatureSettings;
 import dev.halve.recipe.PruningSettings;
 import dev.halve.recipe.RecoverySettings;
 import dev.halve.recipe.Steps;
+import dev.halve.recipe.TrainingPlan;
 import dev.halve.recipe.TrainingSettings;
 import java.nio.file.Path;
 import picocli.CommandLine.Command;
@@ -69,19 +70,16 @@ final class TrainCommand extends HalveCommand {
       refuse(RecoveryOptions.CHOICES, PruningOptions.class);
     }
     resumable();
-    Steps.Trained trained =
-        Steps.train(
-            model.orElse(ModelOption.EMBEDDED),
-            device.name(),
+    TrainingPlan plan =
+        new TrainingPlan(
             data.over(DataSettings.SYNTHETIC, true, training.evaluates()),
             features.over(FeatureSettings.DEFAULT),
             training.over(TrainingSettings.DEFAULT),
             settings,
             teacher,
-            text,
-            out,
-            resume,
-            progress);
+            text);
+    Steps.Trained trained =
+        Steps.train(model.orElse(ModelOption.EMBEDDED), device.name(), plan, out, resume, progress);
     print(console, json(), trained);
   }
 

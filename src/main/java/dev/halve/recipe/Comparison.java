@@ -5,7 +5,6 @@ import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
 import dev.halve.engine.Linear;
 import dev.halve.engine.PackedBatch;
-import dev.halve.qa.SquadScore;
 import dev.halve.report.LayerSparsity;
 import dev.halve.report.MethodComparison;
 import dev.halve.report.Score;
@@ -34,21 +33,20 @@ public final class Comparison {
       List<PackedBatch> text =
           Calibration.batches(
               loaded.tokenizer(), loaded.model().bert(), plans.getFirst().calibration());
-      Examination examination =
-          asked == null ? null : new Examination(loaded.tokenizer(), asked, progress);
+      Examination examination = asked == null ? null : new Examination(asked, progress);
       try (ReconstructionError error =
           new ReconstructionError(loaded.model().bert(), text, progress)) {
-        Score dense = score(loaded.model(), examination, "dense", progress);
+        Score dense = score(loaded, examination, "dense", progress);
         List<MethodComparison.Method> methods = new ArrayList<>();
         for (PruningPlan plan : plans) {
-          methods.add(method(loaded.model(), plan, text, error, examination, progress));
+          methods.add(method(loaded, plan, text, error, examination, progress));
           restore(loaded.model(), error);
         }
         return new MethodComparison(
             model,
             text.stream().mapToInt(PackedBatch::rows).sum(),
             text.stream().mapToInt(PackedBatch::tokens).sum(),
-            examination == null ? 0 : examination.count(),
+            examination == null ? 0 : examination.questions().size(),
             dense,
             methods);
       }
@@ -56,16 +54,17 @@ public final class Comparison {
   }
 
   private static MethodComparison.Method method(
-      BertForQuestionAnswering model,
+      LoadedModel loaded,
       PruningPlan plan,
       List<PackedBatch> text,
       ReconstructionError error,
       Examination examination,
       Progress progress) {
+    BertForQuestionAnswering model = loaded.model();
     long started = System.nanoTime();
     Pruning.Outcome outcome = Pruning.prune(model.bert(), plan, text, progress);
     double seconds = (System.nanoTime() - started) / 1e9;
-    Score score = score(model, examination, plan.label(), progress);
+    Score score = score(loaded, examination, plan.label(), progress);
     double sparsity = LayerSparsity.overall(Pruning.layers(model));
     if (outcome.channels() != null) {
       outcome.channels().undo();
@@ -82,11 +81,9 @@ public final class Comparison {
   }
 
   private static Score score(
-      BertForQuestionAnswering model, Examination examination, String name, Progress progress) {
-    if (examination == null) {
-      return null;
-    }
-    SquadScore score = examination.ask(model, name, progress).score();
-    return new Score(score.exactMatch(), score.f1());
+      LoadedModel loaded, Examination examination, String name, Progress progress) {
+    return examination == null
+        ? null
+        : examination.ask(loaded, "evaluate " + name, progress).scores();
   }
 }

@@ -8,6 +8,7 @@ import dev.halve.qa.QaFeature;
 import dev.halve.qa.QaFeatures;
 import dev.halve.qa.SquadDataset;
 import dev.halve.qa.SquadScore;
+import dev.halve.report.Score;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
@@ -30,7 +31,12 @@ public final class Evaluator {
       SquadScore score,
       double loss,
       double seconds,
-      double tokensPerS) {}
+      double tokensPerS) {
+    /** The scores as results have them. */
+    Score scores() {
+      return new Score(score.exactMatch(), score.f1());
+    }
+  }
 
   /**
    * Answers and scores.

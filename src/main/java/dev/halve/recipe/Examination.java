@@ -1,35 +1,41 @@
 package dev.halve.recipe;
 
-import dev.halve.engine.BertForQuestionAnswering;
+import dev.halve.qa.Example;
 import dev.halve.qa.QaFeatures;
 import dev.halve.qa.SquadDataset;
-import dev.halve.qa.Tokenizer;
+import java.util.List;
 
-/** Questions that a model is asked over and over while its weights change. */
+/**
+ * Questions that models of one tokenizer are asked, or one model over and over while its weights
+ * change.
+ */
 final class Examination {
   private final SquadDataset questions;
-  private final QaFeatures rows;
+  private final FeatureSettings features;
   private final EvaluationSettings evaluation;
+  private QaFeatures rows;
 
-  Examination(Tokenizer tokenizer, Questions asked, Progress progress) {
+  /** Reads the questions. */
+  Examination(Questions asked, Progress progress) {
     this.questions = QuestionData.eval(asked.data(), progress);
+    this.features = asked.features();
     this.evaluation = asked.evaluation();
-    this.rows =
-        QaFeatures.of(
-            tokenizer,
-            questions.examples(),
-            asked.features().maxLength(),
-            asked.features().docStride());
   }
 
-  int count() {
-    return questions.examples().size();
+  List<Example> questions() {
+    return questions.examples();
   }
 
   /**
-   * @param name of the model, for the listener
+   * Asks all of them.
+   *
+   * @param stage its name, for the listener
+   * @throws StoppedException if the listener asked for it
    */
-  Evaluator.Outcome ask(BertForQuestionAnswering model, String name, Progress progress) {
-    return Evaluator.evaluate(model, questions, rows, evaluation, "evaluate " + name, progress);
+  Evaluator.Outcome ask(LoadedModel loaded, String stage, Progress progress) {
+    if (rows == null) {
+      rows = features.rows(loaded.tokenizer(), questions.examples());
+    }
+    return Evaluator.evaluate(loaded.model(), questions, rows, evaluation, stage, progress);
   }
 }

@@ -1,5 +1,9 @@
 package dev.halve.recipe;
 
+import dev.halve.qa.Example;
+import dev.halve.qa.QaFeatures;
+import dev.halve.qa.Tokenizer;
+import java.util.List;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
 import tools.jackson.databind.annotation.JsonNaming;
 
@@ -21,5 +25,10 @@ public record FeatureSettings(int maxLength, int docStride) {
         "doc stride",
         "0 or more, below max length",
         docStride);
+  }
+
+  /** The rows of tokens of some questions. */
+  QaFeatures rows(Tokenizer tokenizer, List<Example> examples) {
+    return QaFeatures.of(tokenizer, examples, maxLength, docStride);
   }
 }

@@ -33,17 +33,16 @@ public final class Sensitivity {
       loaded.model().toDense();
       List<PackedBatch> text =
           Calibration.batches(loaded.tokenizer(), loaded.model().bert(), plan.calibration());
-      Examination examination =
-          asked == null ? null : new Examination(loaded.tokenizer(), asked, progress);
+      Examination examination = asked == null ? null : new Examination(asked, progress);
       try (ReconstructionError error =
           new ReconstructionError(loaded.model().bert(), text, progress)) {
         Evaluator.Outcome dense =
-            examination == null ? null : examination.ask(loaded.model(), "dense", progress);
+            examination == null ? null : examination.ask(loaded, "evaluate dense", progress);
         List<SensitivityRow> rows = rows(loaded, plan, error, examination, progress);
         return new SensitivityRanking(
             model,
             plan.label(),
-            examination == null ? 0 : examination.count(),
+            examination == null ? 0 : examination.questions().size(),
             dense == null ? null : dense.loss(),
             score(dense),
             rows);
@@ -66,7 +65,7 @@ public final class Sensitivity {
       Evaluator.Outcome outcome =
           examination == null
               ? null
-              : examination.ask(loaded.model(), "pruned " + linear.name(), progress);
+              : examination.ask(loaded, "evaluate pruned " + linear.name(), progress);
       rows.add(
           new SensitivityRow(
               linear.name(),
@@ -113,6 +112,6 @@ public final class Sensitivity {
   }
 
   private static Score score(Evaluator.Outcome outcome) {
-    return outcome == null ? null : new Score(outcome.score().exactMatch(), outcome.score().f1());
+    return outcome == null ? null : outcome.scores();
   }
 }

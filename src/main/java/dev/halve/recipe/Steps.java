@@ -9,13 +9,11 @@ import dev.halve.engine.Devices;
 import dev.halve.engine.PackedBatch;
 import dev.halve.engine.PretrainedModel;
 import dev.halve.qa.Answers;
-import dev.halve.qa.CalibrationText;
 import dev.halve.qa.Example;
 import dev.halve.qa.Predictions;
 import dev.halve.qa.QaFeatures;
 import dev.halve.qa.SquadDataset;
 import dev.halve.qa.SquadScore;
-import dev.halve.qa.Tokenizer;
 import dev.halve.report.LayerSparsity;
 import dev.halve.report.LossCurve;
 import java.nio.file.Files;
@@ -31,9 +29,6 @@ import tools.jackson.databind.ser.std.ToStringSerializer;
  * in, a Hugging Face folder out. All throw {@link dev.halve.core.HalveException} for bad input.
  */
 public final class Steps {
-  /** The most rows of text without labels that a training takes; of more, a random sample. */
-  private static final int UNLABELLED_ROWS = 100_000;
-
   private Steps() {}
 
   /**
@@ -57,62 +52,14 @@ public final class Steps {
       List<LossCurve.ScorePoint> scores) {}
 
   /**
-   * Fine-tunes, on the training questions of the data. Weights that are pruned in the model stay
-   * exactly zero. A model that is compressed is trained as a pruned one.
+   * Fine-tunes. Weights that are pruned in the model stay exactly zero. A model that is compressed
+   * is trained as a pruned one.
    *
    * @param resume go on with the training that the folder holds, or start where it holds none
    * @throws StoppedException if the listener asked for it
    */
   public static Trained train(
-      String model,
-      String device,
-      DataSettings data,
-      FeatureSettings features,
-      TrainingSettings training,
-      Path out,
-      boolean resume,
-      Progress progress) {
-    return train(
-        model,
-        device,
-        data,
-        features,
-        training,
-        RecoverySettings.PLAIN,
-        null,
-        null,
-        out,
-        resume,
-        progress);
-  }
-
-  /**
-   * The same, and more to bring a pruned model back.
-   *
-   * @param recovery where it chooses masks, the model is the dense one
-   * @param teacher the dense model that the recovery learns from, fine-tuned on such questions;
-   *     null where it learns from none
-   * @param text rows without labels, for the teacher to say what there is to learn from them: plain
-   *     text, or a file in SQuAD's format; null for none
-   */
-  public static Trained train(
-      String model,
-      String device,
-      DataSettings data,
-      FeatureSettings features,
-      TrainingSettings training,
-      RecoverySettings recovery,
-      String teacher,
-      Path text,
-      Path out,
-      boolean resume,
-      Progress progress) {
-    if (recovery.distils() && teacher == null) {
-      throw new HalveException("distillation needs a dense model to learn from; name the teacher");
-    }
-    if (text != null && !recovery.distils()) {
-      throw new HalveException("text without labels needs a dense model; name the teacher");
-    }
+      String model, String device, TrainingPlan plan, Path out, boolean resume, Progress progress) {
     Path checkpoint = out.resolve("checkpoint.safetensors");
     if (Files.exists(checkpoint) && !resume) {
       throw new HalveException(
@@ -122,44 +69,17 @@ public final class Steps {
               + checkpoint);
     }
     try (FolderLock _ = FolderLock.of(out)) {
-      TrainingRun run =
-          new TrainingRun("train", model, training, recovery, teacher, checkpoint, out);
+      TrainingRun run = new TrainingRun("train", model, plan, checkpoint, out);
       if (!resume) {
         run.forget();
       }
-      SquadDataset questions = QuestionData.train(data, progress);
-      TrainingRun.Scoring scoring =
-          training.evalSteps() == 0
-              ? null
-              : TrainingRun.scoring(
-                  QuestionData.eval(data, progress), features, EvaluationSettings.DEFAULT);
+      SquadDataset questions = QuestionData.train(plan.data(), progress);
+      Questions asked = plan.scoring(EvaluationSettings.DEFAULT);
+      Examination scoring = asked == null ? null : new Examination(asked, progress);
       try (Device opened = Devices.openForTraining(device)) {
-        return run.run(
-            opened,
-            tokenizer -> {
-              List<TrainingRow> rows =
-                  TrainingRun.rows(
-                      QaFeatures.of(
-                          tokenizer,
-                          questions.examples(),
-                          features.maxLength(),
-                          features.docStride()));
-              if (text != null) {
-                rows.addAll(unlabelled(tokenizer, text, features.maxLength(), training.seed()));
-              }
-              return rows;
-            },
-            scoring,
-            progress);
+        return run.run(opened, questions, scoring, progress);
       }
     }
-  }
-
-  private static List<TrainingRow> unlabelled(
-      Tokenizer tokenizer, Path text, int maxLength, long seed) {
-    return CalibrationText.read(tokenizer, text, UNLABELLED_ROWS, maxLength, seed).stream()
-        .map(row -> new TrainingRow(row.inputIds(), row.tokenTypeIds(), -1, -1))
-        .toList();
   }
 
   /**
@@ -260,29 +180,19 @@ public final class Steps {
       double exactMatch, double f1, int total, double seconds, double tokensPerS) {}
 
   /**
-   * Answers the evaluation questions of the data.
+   * Answers questions.
    *
    * @param predictions where to write the answers, {@code {"id": "text"}}; null for nowhere
    */
   public static Evaluated evaluate(
-      String model,
-      String device,
-      DataSettings data,
-      FeatureSettings features,
-      EvaluationSettings evaluation,
-      Path predictions,
-      Progress progress) {
+      String model, String device, Questions asked, Path predictions, Progress progress) {
     if (predictions != null) {
       Output.requireFile(predictions);
     }
-    SquadDataset questions = QuestionData.eval(data, progress);
+    Examination examination = new Examination(asked, progress);
     try (Device opened = Devices.open(device);
         LoadedModel loaded = LoadedModel.open(model, opened, 0, progress)) {
-      QaFeatures rows =
-          QaFeatures.of(
-              loaded.tokenizer(), questions.examples(), features.maxLength(), features.docStride());
-      Evaluator.Outcome outcome =
-          Evaluator.evaluate(loaded.model(), questions, rows, evaluation, "evaluate", progress);
+      Evaluator.Outcome outcome = examination.ask(loaded, "evaluate", progress);
       if (predictions != null) {
         Predictions.write(predictions, outcome.predictions());
       }
@@ -296,16 +206,20 @@ public final class Steps {
   public enum Form {
     DENSE("dense", null),
     /** {@code NAME.values} and {@code NAME.metadata}. */
-    SPARSE_SEMI_STRUCTURED("2:4", SparseLayout.HALVE),
+    SPARSE_SEMI_STRUCTURED(SparseLayout.HALVE),
     /** That of compressed-tensors. */
-    SPARSE_24_BITMASK("sparse-24-bitmask", SparseLayout.SPARSE_24_BITMASK),
+    SPARSE_24_BITMASK(SparseLayout.SPARSE_24_BITMASK),
     /** That of PyTorch's CUTLASS products. */
-    CUTLASS("cutlass", SparseLayout.CUTLASS),
+    CUTLASS(SparseLayout.CUTLASS),
     /** A graph of dense weights for ONNX Runtime. */
     ONNX("onnx", null);
 
     private final String label;
     private final SparseLayout layout;
+
+    Form(SparseLayout layout) {
+      this(layout.label(), layout);
+    }
 
     Form(String label, SparseLayout layout) {
       this.label = label;
@@ -383,9 +297,7 @@ public final class Steps {
     Example example = new Example("question", question, context, List.of());
     try (Device opened = Devices.open(device);
         LoadedModel loaded = LoadedModel.open(model, opened, 0, progress)) {
-      QaFeatures rows =
-          QaFeatures.of(
-              loaded.tokenizer(), List.of(example), features.maxLength(), features.docStride());
+      QaFeatures rows = features.rows(loaded.tokenizer(), List.of(example));
       Answers.Prediction best =
           Evaluator.answers(loaded.model(), rows, evaluation, "predict", progress).best(0);
       return best == null

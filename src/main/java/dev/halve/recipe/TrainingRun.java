@@ -4,13 +4,11 @@ import dev.halve.core.HalveException;
 import dev.halve.core.io.Json;
 import dev.halve.engine.Device;
 import dev.halve.engine.PretrainedModel;
+import dev.halve.qa.CalibrationText;
 import dev.halve.qa.QaFeature;
-import dev.halve.qa.QaFeatures;
 import dev.halve.qa.SquadDataset;
-import dev.halve.qa.SquadScore;
 import dev.halve.qa.Tokenizer;
 import dev.halve.report.LayerSparsity;
-import dev.halve.report.Score;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -25,19 +23,13 @@ import tools.jackson.databind.JsonNode;
  * One training of a stored model into a folder, gone on with where a checkpoint of it is there.
  *
  * @param stage {@code fine-tune}, {@code retrain}, {@code train}
- * @param recovery what is done beside training under the masks
- * @param teacher the dense model that the recovery learns from; null where it learns from none
  * @param checkpoint where to keep it while it runs
  * @param folder where the trained model goes
  */
-record TrainingRun(
-    String stage,
-    String model,
-    TrainingSettings settings,
-    RecoverySettings recovery,
-    String teacher,
-    Path checkpoint,
-    Path folder) {
+record TrainingRun(String stage, String model, TrainingPlan plan, Path checkpoint, Path folder) {
+  /** The most rows of text without labels that a training takes; of more, a random sample. */
+  private static final int UNLABELLED_ROWS = 100_000;
+
   /** What a checkpoint says of its run. */
   record Kept(
       String stage,
@@ -66,19 +58,21 @@ record TrainingRun(
    * Trains to the end, writes the model folder, then removes the checkpoint. Where it came to its
    * end before, nothing is done again.
    *
-   * @param scoring scores the model in between, as often as the settings say; null for never
+   * @param questions to learn
+   * @param scoring what the model is asked in between, as often as the plan says; null for nothing
    * @throws HalveException if the checkpoint is of another training
    */
-  Steps.Trained run(Device device, Rows rows, Scoring scoring, Progress progress) {
+  Steps.Trained run(Device device, SquadDataset questions, Examination scoring, Progress progress) {
+    TrainingSettings settings = plan.training();
+    RecoverySettings recovery = plan.recovery();
     try (LoadedModel loaded = LoadedModel.open(model, device, settings.seed(), progress);
         LoadedModel dense =
-            recovery.distils() ? LoadedModel.open(teacher, device, 0, progress) : null) {
+            recovery.distils() ? LoadedModel.open(plan.teacher(), device, 0, progress) : null) {
       loaded.mask(recovery.masks());
-      List<TrainingRow> training = rows.of(loaded.tokenizer());
+      List<TrainingRow> rows = rows(loaded.tokenizer(), questions);
       long fingerprint =
-          new TrainingOrder(training, settings.batchSize(), settings.seed()).fingerprint();
-      Kept fresh =
-          new Kept(stage, model, settings, recovery, teacher, fingerprint, 0, TrainingState.START);
+          new TrainingOrder(rows, settings.batchSize(), settings.seed()).fingerprint();
+      Kept fresh = kept(fingerprint, 0, TrainingState.START);
       Optional<Steps.Trained> finished = finished(fresh);
       if (finished.isPresent()) {
         return finished.get();
@@ -90,32 +84,23 @@ record TrainingRun(
       Trainer trainer =
           new Trainer(
               loaded.model(),
-              training,
+              rows,
               settings,
               recovery,
               dense == null ? null : dense.model(),
               kept.state());
       if (scoring != null) {
-        trainer.evaluateBy(() -> scoring.score(loaded));
+        trainer.evaluateBy(() -> scoring.ask(loaded, "evaluate", Progress.NONE).scores());
       }
       long started = System.nanoTime();
       double seconds =
           trainer.run(
               stage,
               progress,
-              state ->
-                  Checkpoint.write(
-                      checkpoint,
-                      loaded.model(),
-                      new Kept(
-                          stage,
-                          model,
-                          settings,
-                          recovery,
-                          teacher,
-                          fingerprint,
-                          kept.seconds() + (System.nanoTime() - started) / 1e9,
-                          state)));
+              state -> {
+                double taken = kept.seconds() + (System.nanoTime() - started) / 1e9;
+                Checkpoint.write(checkpoint, loaded.model(), kept(fingerprint, taken, state));
+              });
       PretrainedModel.save(loaded.model(), loaded.origin(), folder);
       Steps.Trained trained =
           new Steps.Trained(
@@ -132,46 +117,24 @@ record TrainingRun(
     }
   }
 
-  /** Makes the rows to train on with the model's own tokenizer. */
-  @FunctionalInterface
-  interface Rows {
-    List<TrainingRow> of(Tokenizer tokenizer);
+  private Kept kept(long rows, double seconds, TrainingState state) {
+    return new Kept(
+        stage, model, plan.training(), plan.recovery(), plan.teacher(), rows, seconds, state);
   }
 
-  /** Scores a model while it is trained. */
-  @FunctionalInterface
-  interface Scoring {
-    Score score(LoadedModel model);
-  }
-
-  /** By the answers to questions. */
-  static Scoring scoring(
-      SquadDataset questions, FeatureSettings features, EvaluationSettings evaluation) {
-    QaFeatures[] made = new QaFeatures[1];
-    return loaded -> {
-      if (made[0] == null) {
-        made[0] =
-            QaFeatures.of(
-                loaded.tokenizer(),
-                questions.examples(),
-                features.maxLength(),
-                features.docStride());
-      }
-      SquadScore score =
-          Evaluator.evaluate(
-                  loaded.model(), questions, made[0], evaluation, "evaluate", Progress.NONE)
-              .score();
-      return new Score(score.exactMatch(), score.f1());
-    };
-  }
-
-  /** The rows of questions, all windows of a context. */
-  static List<TrainingRow> rows(QaFeatures features) {
-    List<TrainingRow> rows = new ArrayList<>(features.features().size());
-    for (QaFeature row : features.features()) {
+  /** All windows of the questions' contexts, and the plan's text. */
+  private List<TrainingRow> rows(Tokenizer tokenizer, SquadDataset questions) {
+    List<TrainingRow> rows = new ArrayList<>();
+    for (QaFeature row : plan.features().rows(tokenizer, questions.examples()).features()) {
       rows.add(
           new TrainingRow(
               row.inputIds(), row.tokenTypeIds(), row.startPosition(), row.endPosition()));
+    }
+    if (plan.text() != null) {
+      int length = plan.features().maxLength();
+      long seed = plan.training().seed();
+      CalibrationText.read(tokenizer, plan.text(), UNLABELLED_ROWS, length, seed)
+          .forEach(row -> rows.add(new TrainingRow(row.inputIds(), row.tokenTypeIds(), -1, -1)));
     }
     return rows;
   }

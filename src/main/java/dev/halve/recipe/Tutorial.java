@@ -6,10 +6,8 @@ import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
 import dev.halve.qa.Answer;
 import dev.halve.qa.Predictions;
-import dev.halve.qa.QaFeatures;
 import dev.halve.qa.SquadDataset;
 import dev.halve.qa.SquadScore;
-import dev.halve.qa.Tokenizer;
 import dev.halve.report.Example;
 import dev.halve.report.LatencyRow;
 import dev.halve.report.LayerSparsity;
@@ -17,7 +15,6 @@ import dev.halve.report.LossCurve;
 import dev.halve.report.ModelSize;
 import dev.halve.report.Report;
 import dev.halve.report.Results;
-import dev.halve.report.Score;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -38,8 +35,7 @@ public final class Tutorial {
   private final Progress progress;
   private final Device device;
   private final RunFile run;
-  private SquadDataset evalQuestions;
-  private QaFeatures evalFeatures;
+  private Examination examination;
 
   private Tutorial(
       TutorialSettings settings, Path out, Progress progress, Device device, RunFile run) {
@@ -123,47 +119,29 @@ public final class Tutorial {
     if (run.isDone(stage)) {
       return;
     }
+    String teacher = recovery.distils() ? folder("dense") : null;
+    TrainingPlan plan =
+        new TrainingPlan(settings.data(), settings.features(), training, recovery, teacher, null);
     TrainingRun trainingRun =
-        new TrainingRun(
-            stage,
-            model,
-            training,
-            recovery,
-            recovery.distils() ? folder("dense") : null,
-            run.checkpoint(),
-            out.resolve(to));
+        new TrainingRun(stage, model, plan, run.checkpoint(), out.resolve(to));
     if (run.isFresh()) {
       trainingRun.forget();
     }
     SquadDataset questions = QuestionData.train(settings.data(), progress);
-    TrainingRun.Scoring scoring =
-        training.evalSteps() == 0
-            ? null
-            : TrainingRun.scoring(evalQuestions(), settings.features(), settings.evaluation());
-    Steps.Trained trained =
-        trainingRun.run(
-            device,
-            tokenizer -> TrainingRun.rows(features(tokenizer, questions)),
-            scoring,
-            progress);
+    Examination scoring = plan.scoring(settings.evaluation()) == null ? null : examination();
+    Steps.Trained trained = trainingRun.run(device, questions, scoring, progress);
     run.put("train_questions", questions.examples().size());
     run.addLoss(new LossCurve(stage, trained.loss(), trained.scores()));
     run.done(stage, trained.seconds());
   }
 
-  private QaFeatures features(Tokenizer tokenizer, SquadDataset questions) {
-    return QaFeatures.of(
-        tokenizer,
-        questions.examples(),
-        settings.features().maxLength(),
-        settings.features().docStride());
-  }
-
-  private SquadDataset evalQuestions() {
-    if (evalQuestions == null) {
-      evalQuestions = QuestionData.eval(settings.data(), progress);
+  private Examination examination() {
+    if (examination == null) {
+      examination =
+          new Examination(
+              new Questions(settings.data(), settings.features(), settings.evaluation()), progress);
     }
-    return evalQuestions;
+    return examination;
   }
 
   private void evaluate(String model) {
@@ -171,21 +149,10 @@ public final class Tutorial {
         "evaluate " + model,
         () -> {
           try (LoadedModel loaded = LoadedModel.open(folder(model), device, 0, progress)) {
-            if (evalFeatures == null) {
-              evalFeatures = features(loaded.tokenizer(), evalQuestions());
-            }
-            Evaluator.Outcome outcome =
-                Evaluator.evaluate(
-                    loaded.model(),
-                    evalQuestions(),
-                    evalFeatures,
-                    settings.evaluation(),
-                    "evaluate " + model,
-                    progress);
+            Evaluator.Outcome outcome = examination().ask(loaded, "evaluate " + model, progress);
             Predictions.write(predictions(model), outcome.predictions());
-            SquadScore score = outcome.score();
-            run.put("eval_questions", score.total());
-            run.put(model, new Score(score.exactMatch(), score.f1()));
+            run.put("eval_questions", outcome.score().total());
+            run.put(model, outcome.scores());
           }
         });
   }
@@ -261,7 +228,7 @@ public final class Tutorial {
   private List<Example> examples() {
     Map<String, String> dense = Predictions.read(predictions("dense"));
     Map<String, String> sparse = Predictions.read(predictions("sparse"));
-    List<dev.halve.qa.Example> questions = evalQuestions().examples();
+    List<dev.halve.qa.Example> questions = examination().questions();
     int count = Math.min(EXAMPLES, questions.size());
     List<Example> examples = new ArrayList<>();
     for (int i = 0; i < count; i++) {

@@ -47,12 +47,16 @@ class StepsTest {
     TrainingSettings settings =
         new TrainingSettings(
             5e-3, TrainingSettings.Schedule.LINEAR, 0, 8, 1, steps, 1.0, 0, 1, 10, 3600);
-    return Steps.train(model, "cpu", data, FEATURES, settings, out, false, progress);
+    return Steps.train(model, "cpu", plan(settings), out, false, progress);
+  }
+
+  private static TrainingPlan plan(TrainingSettings settings) {
+    return new TrainingPlan(data, FEATURES, settings);
   }
 
   private static Steps.Evaluated evaluate(String model, DataSettings data, Path predictions) {
-    return Steps.evaluate(
-        model, "cpu", data, FEATURES, EvaluationSettings.DEFAULT, predictions, Progress.NONE);
+    Questions asked = new Questions(data, FEATURES, EvaluationSettings.DEFAULT);
+    return Steps.evaluate(model, "cpu", asked, predictions, Progress.NONE);
   }
 
   private static Path prune(String model, Path out) {
@@ -70,39 +74,23 @@ class StepsTest {
     TrainingSettings settings =
         new TrainingSettings(
             3e-3, TrainingSettings.Schedule.LINEAR, 0, 5, 1, 0, 1.0, 0, 1, 5, 3600, 1, 2);
-    RecoverySettings recovery = new RecoverySettings(0, 1, 0, 2, MaskSettings.FIXED);
-    Path out = folder.resolve("taught");
-    Steps.Trained taught =
-        Steps.train(
-            pruned.toString(),
-            "cpu",
+    TrainingPlan plan =
+        new TrainingPlan(
             data,
             FEATURES,
             settings,
-            recovery,
+            new RecoverySettings(0, 1, 0, 2, MaskSettings.FIXED),
             trained,
-            text,
-            out,
-            false,
-            Progress.NONE);
+            text);
+    Path out = folder.resolve("taught");
+    Steps.Trained taught = Steps.train(pruned.toString(), "cpu", plan, out, false, Progress.NONE);
     // 24 questions and one row of text, five a step.
     assertThat(taught.steps()).isEqualTo(5);
     assertThat(taught.sparsity()).isEqualTo(0.5);
     assertThat(taught.scores()).extracting(LossCurve.ScorePoint::step).containsExactly(2, 4);
     assertThat(taught.scores().getLast().f1()).isBetween(0.0, 100.0);
-    assertThatThrownBy(() ->
-            Steps.train(
-                pruned.toString(),
-                "cpu",
-                data,
-                FEATURES,
-                settings,
-                RecoverySettings.PLAIN,
-                null,
-                text,
-                folder.resolve("untaught"),
-                false,
-                Progress.NONE))
+    assertThatThrownBy(
+            () -> new TrainingPlan(data, FEATURES, settings, RecoverySettings.PLAIN, null, text))
         .isInstanceOf(HalveException.class)
         .hasMessage("text without labels needs a dense model; name the teacher");
   }
@@ -205,15 +193,12 @@ class StepsTest {
     TrainingSettings settings =
         new TrainingSettings(
             5e-3, TrainingSettings.Schedule.LINEAR, 0, 8, 1, 4, 1.0, 0, 1, 10, 3600);
-    Steps.Trained first =
-        Steps.train(trained, "cpu", data, FEATURES, settings, folder, true, Progress.NONE);
+    Steps.Trained first = Steps.train(trained, "cpu", plan(settings), folder, true, Progress.NONE);
     FileTime written = Files.getLastModifiedTime(folder.resolve("model.safetensors"));
-    Steps.Trained again =
-        Steps.train(trained, "cpu", data, FEATURES, settings, folder, true, Progress.NONE);
+    Steps.Trained again = Steps.train(trained, "cpu", plan(settings), folder, true, Progress.NONE);
     assertThat(again).isEqualTo(first);
     assertThat(Files.getLastModifiedTime(folder.resolve("model.safetensors"))).isEqualTo(written);
-    Steps.Trained anew =
-        Steps.train(trained, "cpu", data, FEATURES, settings, folder, false, Progress.NONE);
+    Steps.Trained anew = Steps.train(trained, "cpu", plan(settings), folder, false, Progress.NONE);
     assertThat(anew.loss()).isEqualTo(first.loss());
     assertThat(Files.getLastModifiedTime(folder.resolve("model.safetensors")))
         .isNotEqualTo(written);
@@ -332,21 +317,16 @@ class StepsTest {
     TrainingSettings other =
         new TrainingSettings(
             1e-3, TrainingSettings.Schedule.LINEAR, 0, 8, 1, 9, 1.0, 0, 1, 10, 3600);
-    assertThatThrownBy(
-            () -> Steps.train(trained, "cpu", data, FEATURES, other, folder, true, Progress.NONE))
+    assertThatThrownBy(() -> Steps.train(trained, "cpu", plan(other), folder, true, Progress.NONE))
         .isInstanceOf(HalveException.class)
         .hasMessageContaining("another training (settings.learning_rate was 0.005, now 0.001)");
-    assertThatThrownBy(() ->
-            Steps.train(
-                trained,
-                "cpu",
-                DataSettings.files(shared.resolve("eval.json"), null),
-                FEATURES,
-                new TrainingSettings(
-                    5e-3, TrainingSettings.Schedule.LINEAR, 0, 8, 1, 9, 1.0, 0, 1, 10, 3600),
-                folder,
-                true,
-                Progress.NONE))
+    TrainingPlan otherRows =
+        new TrainingPlan(
+            DataSettings.files(shared.resolve("eval.json"), null),
+            FEATURES,
+            new TrainingSettings(
+                5e-3, TrainingSettings.Schedule.LINEAR, 0, 8, 1, 9, 1.0, 0, 1, 10, 3600));
+    assertThatThrownBy(() -> Steps.train(trained, "cpu", otherRows, folder, true, Progress.NONE))
         .isInstanceOf(HalveException.class)
         .hasMessageContaining("rows was ");
   }
