@@ -112,8 +112,7 @@ public final class Benchmark {
       BenchmarkEncoder sparse,
       OnnxRuntimePeer peer,
       Progress progress) {
-    progress.begin("check", 0, "outputs");
-    long start = System.nanoTime();
+    Stage stage = Stage.begin(progress, "check", 0, "outputs");
     double tolerance = device.computeType() == DType.F32 ? TOLERANCE : HALF_TOLERANCE;
     boolean compiled = settings.modes().contains("compiled");
     List<Agreement> agreements = new ArrayList<>();
@@ -143,7 +142,7 @@ public final class Benchmark {
         agreements.add(agreement("halve 2:4 compiled", found, reference, expected, tolerance));
       }
     }
-    progress.end("check", (System.nanoTime() - start) / 1e9);
+    stage.end();
     return agreements;
   }
 

@@ -1,13 +1,11 @@
 package dev.halve.recipe;
 
 import dev.halve.core.HalveException;
-import dev.halve.core.download.Download;
 import dev.halve.qa.SquadDataset;
 import dev.halve.qa.SquadDownload;
 import dev.halve.qa.SyntheticSquad;
 import java.nio.file.Path;
 import java.util.List;
-import java.util.function.Function;
 
 /** The questions that settings name. */
 final class QuestionData {
@@ -24,7 +22,7 @@ final class QuestionData {
   /** The file of the training questions, downloaded where need be; null where they are in none. */
   static Path trainingFile(DataSettings data, Progress progress) {
     return data.name().equals("squad")
-        ? downloaded("train-v1.1.json", SquadDownload::train, progress)
+        ? Stage.download("download train-v1.1.json", SquadDownload::train, progress)
         : data.train();
   }
 
@@ -33,32 +31,11 @@ final class QuestionData {
         switch (data.name()) {
           case "synthetic" -> SyntheticSquad.eval();
           case "squad" ->
-              SquadDataset.read(downloaded("dev-v1.1.json", SquadDownload::dev, progress));
+              SquadDataset.read(
+                  Stage.download("download dev-v1.1.json", SquadDownload::dev, progress));
           default -> read(data.eval(), "eval", progress);
         };
     return first(all, data.maxEval());
-  }
-
-  /** Tells of a download as of a stage. */
-  private static Path downloaded(
-      String name, Function<Download.Listener, Path> download, Progress progress) {
-    long started = System.nanoTime();
-    boolean[] begun = new boolean[1];
-    Path file =
-        download.apply((bytes, total) -> {
-          if (!begun[0]) {
-            progress.begin("download " + name, Math.max(0, total), "bytes");
-            begun[0] = true;
-          }
-          progress.advance(bytes, bytes / ((System.nanoTime() - started) / 1e9), "");
-          if (progress.stopRequested()) {
-            throw new StoppedException("download stopped; it goes on from here next time");
-          }
-        });
-    if (begun[0]) {
-      progress.end("download " + name, (System.nanoTime() - started) / 1e9);
-    }
-    return file;
   }
 
   private static SquadDataset read(Path file, String option, Progress progress) {

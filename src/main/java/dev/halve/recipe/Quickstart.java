@@ -106,8 +106,7 @@ public final class Quickstart {
     try (Device device = Devices.open(deviceName);
         Pool pool = device.openPool();
         Arena arena = Arena.ofShared()) {
-      progress.begin("prepare", 0, "layers");
-      long start = System.nanoTime();
+      Stage stage = Stage.begin(progress, "prepare", 0, "layers");
       SplittableRandom random = new SplittableRandom(0);
       double bound = 1 / Math.sqrt(layer.in());
       Tensor weight = uniform(arena, random, -bound, bound, layer.out(), layer.in());
@@ -120,7 +119,7 @@ public final class Quickstart {
         Tensor x = pool.allocate(device.computeType(), layer.tokens(), layer.in());
         device.upload(input, x);
         Tensor y = pool.allocate(device.computeType(), layer.tokens(), layer.out());
-        progress.end("prepare", (System.nanoTime() - start) / 1e9);
+        stage.end();
         double difference = difference(device, arena, dense, sparse, x, y);
         Timing[] timings = time(device, layer, progress, x, y, dense, sparse);
         return new Result(
@@ -188,8 +187,8 @@ public final class Quickstart {
   /** Times each layer in turn, so that what disturbs one disturbs all. */
   private static Timing[] time(
       Device device, Layer layer, Progress progress, Tensor x, Tensor y, Linear... linears) {
-    progress.begin("time", (long) layer.repeats() * linears.length, "products");
-    long start = System.nanoTime();
+    Stage stage =
+        Stage.begin(progress, "time", (long) layer.repeats() * linears.length, "products");
     int[] products = new int[linears.length];
     for (int i = 0; i < linears.length; i++) {
       double once = 0;
@@ -202,11 +201,10 @@ public final class Quickstart {
     for (int repeat = 0; repeat < layer.repeats(); repeat++) {
       for (int i = 0; i < linears.length; i++) {
         seconds[i][repeat] = seconds(device, linears[i], x, y, products[i]);
-        int done = repeat * linears.length + i + 1;
-        progress.advance(done, done / ((System.nanoTime() - start) / 1e9), "");
+        stage.advance((long) repeat * linears.length + i + 1, "");
       }
     }
-    progress.end("time", (System.nanoTime() - start) / 1e9);
+    stage.end();
     return Arrays.stream(seconds).map(each -> Timing.of(each, layer)).toArray(Timing[]::new);
   }
 

@@ -1,5 +1,8 @@
 package dev.halve.recipe;
 
+import dev.halve.core.download.Download;
+import java.util.function.Function;
+
 /** The part of a run that is going on: times it and tells the listener. */
 final class Stage {
   private final Progress progress;
@@ -26,6 +29,29 @@ final class Stage {
       progress.advance(done, 0, "");
     }
     return new Stage(progress, name, done);
+  }
+
+  /**
+   * Tells of a download as of a stage, if anything is downloaded.
+   *
+   * @param name {@code download dev-v1.1.json}
+   * @param fetch gives what was fetched, or was there
+   * @throws StoppedException if the listener asked for it
+   */
+  static <T> T download(String name, Function<Download.Listener, T> fetch, Progress progress) {
+    Stage[] stage = new Stage[1];
+    T fetched =
+        fetch.apply((bytes, total) -> {
+          if (stage[0] == null) {
+            stage[0] = begin(progress, name, Math.max(0, total >> 20), "MiB");
+          }
+          stage[0].checkStop("the next run goes on where this one stopped");
+          stage[0].advance(bytes >> 20, "");
+        });
+    if (stage[0] != null) {
+      stage[0].end();
+    }
+    return fetched;
   }
 
   void advance(long done, String detail) {
