@@ -133,11 +133,9 @@ public final class ModelSummary {
       HybridLayout.module(names, name)
           .ifPresent(module -> parts.addAll(HybridLayout.tensors(module)));
     }
-    progress.begin("read", names.size(), "tensors");
-    long start = System.nanoTime();
+    Stage stage = Stage.begin(progress, "read", names.size(), "tensors");
     int done = 0;
     for (String name : names) {
-      done++;
       Optional<String> module = SparseLayout.module(names, name);
       try (Arena arena = Arena.ofConfined()) {
         Optional<String> hybrid = HybridLayout.module(names, name);
@@ -149,9 +147,9 @@ public final class ModelSummary {
           entries.add(dense(name, weights.tensor(arena, name)));
         }
       }
-      progress.advance(done, done / ((System.nanoTime() - start) / 1e9), "");
+      stage.advance(++done, "");
     }
-    progress.end("read", (System.nanoTime() - start) / 1e9);
+    stage.end();
     return new Summary(
         model,
         entries.stream().mapToLong(each -> Shape.of(extents(each)).elements()).sum(),
@@ -213,7 +211,7 @@ public final class ModelSummary {
         pattern.sparsity(),
         false,
         tensor.bytes(),
-        hybrid.dense().bytes() + hybrid.sparse().bytes() + hybrid.denseBlocks().bytes());
+        hybrid.bytes());
   }
 
   private static Tensor dense(Arena arena, Weights weights, String name) {

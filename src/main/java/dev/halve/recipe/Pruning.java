@@ -3,6 +3,7 @@ package dev.halve.recipe;
 import dev.halve.core.HalveException;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.HybridTensor;
+import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.core.sparse.SparsityPattern;
 import dev.halve.core.sparsify.BlockShape;
 import dev.halve.core.sparsify.HybridRows;
@@ -186,21 +187,21 @@ public final class Pruning {
       try (Arena arena = Arena.ofConfined()) {
         Tensor weight = linear.weight(arena);
         SparsityPattern pattern = SparsityPattern.of(weight);
-        long out = weight.extent(0);
-        long in = weight.extent(1);
         boolean hybrid =
             !pattern.semiStructured() && pattern.zeros() > 0 && HybridTensor.fits(weight);
         long compressed =
-            pattern.semiStructured() ? weight.bytes() / 2 + out * Math.ceilDiv(in, 8) : 0;
+            pattern.semiStructured()
+                ? SparseSemiStructuredTensor.bytes(weight.shape(), weight.dtype())
+                : hybrid ? HybridTensor.compress(arena, weight).bytes() : weight.bytes();
         layers.add(
             new LayerSparsity(
                 linear.name() + ".weight",
-                out,
-                in,
+                weight.extent(0),
+                weight.extent(1),
                 hybrid ? "2:4 and dense rows" : pattern.toString(),
                 pattern.sparsity(),
                 weight.bytes(),
-                pattern.semiStructured() ? compressed : weight.bytes()));
+                compressed));
       }
     }
     return layers;

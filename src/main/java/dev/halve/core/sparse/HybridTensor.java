@@ -162,6 +162,11 @@ public record HybridTensor(
     return whole;
   }
 
+  /** Bytes of all parts together. */
+  public long bytes() {
+    return denseBlocks.bytes() + dense.bytes() + sparse.bytes();
+  }
+
   /** The 2:4 rows of a run, views of this tensor's memory. */
   public SparseSemiStructuredTensor sparse(Run run) {
     return new SparseSemiStructuredTensor(
