@@ -5,6 +5,7 @@ import dev.halve.recipe.BenchmarkSettings;
 import dev.halve.recipe.LatencySettings;
 import dev.halve.recipe.TrainingBenchmark;
 import dev.halve.report.LatencyRow;
+import dev.halve.report.Numbers;
 import java.nio.file.Path;
 import java.util.List;
 import picocli.CommandLine.Command;
@@ -154,7 +155,7 @@ final class BenchCommand extends HalveCommand {
     if (result.denseWeightBytes() > 0 && result.sparseWeightBytes() > 0) {
       console.printf(
           "linear weights in memory: %s dense, %s 2:4",
-          Bytes.text(result.denseWeightBytes()), Bytes.text(result.sparseWeightBytes()));
+          Numbers.bytes(result.denseWeightBytes()), Numbers.bytes(result.sparseWeightBytes()));
     }
     console.print("");
     console.printf(

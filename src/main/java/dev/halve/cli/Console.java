@@ -1,5 +1,6 @@
 package dev.halve.cli;
 
+import dev.halve.core.io.Json;
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
 import java.io.IOException;
@@ -8,10 +9,6 @@ import java.io.PrintWriter;
 import java.lang.reflect.Constructor;
 import java.lang.reflect.InaccessibleObjectException;
 import java.util.Locale;
-import tools.jackson.core.StreamWriteFeature;
-import tools.jackson.databind.ObjectMapper;
-import tools.jackson.databind.SerializationFeature;
-import tools.jackson.databind.json.JsonMapper;
 
 /**
  * Where a command writes.
@@ -21,12 +18,6 @@ import tools.jackson.databind.json.JsonMapper;
  * @param terminal whether a person watches {@code err}
  */
 record Console(PrintStream out, PrintStream err, boolean terminal) {
-  private static final ObjectMapper JSON =
-      JsonMapper.builder()
-          .enable(SerializationFeature.INDENT_OUTPUT)
-          .disable(StreamWriteFeature.AUTO_CLOSE_TARGET)
-          .build();
-
   /** The process's own streams, as the launcher hands them over or as Java finds them. */
   static Console ofProcess() {
     java.io.Console console = System.console();
@@ -71,7 +62,7 @@ record Console(PrintStream out, PrintStream err, boolean terminal) {
 
   /** The answer for a program: one JSON object. */
   void json(Object value) {
-    out.println(JSON.writeValueAsString(value));
+    out.println(Json.MAPPER.writeValueAsString(value));
   }
 
   /**

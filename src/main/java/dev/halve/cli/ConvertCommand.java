@@ -3,6 +3,7 @@ package dev.halve.cli;
 import dev.halve.core.DType;
 import dev.halve.core.HalveException;
 import dev.halve.recipe.Steps;
+import dev.halve.report.Numbers;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.stream.Collectors;
@@ -74,7 +75,9 @@ final class ConvertCommand extends HalveCommand {
     }
     console.printf(
         "%s: %s, from %s",
-        converted.folder(), Bytes.text(converted.toBytes()), Bytes.text(converted.fromBytes()));
+        converted.folder(),
+        Numbers.bytes(converted.toBytes()),
+        Numbers.bytes(converted.fromBytes()));
     for (String name : converted.leftDense()) {
       console.print(
           name.contains(": ") ? "left dense: " + name : "left dense, it is not 2:4: " + name);

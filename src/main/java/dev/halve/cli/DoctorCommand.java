@@ -2,6 +2,7 @@ package dev.halve.cli;
 
 import dev.halve.engine.DeviceProvider.Finding;
 import dev.halve.recipe.Installation;
+import dev.halve.report.Numbers;
 import java.util.List;
 import picocli.CommandLine.Command;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
@@ -51,7 +52,7 @@ final class DoctorCommand extends HalveCommand {
     console.printf("halve %s, Java %s", machine.halve(), machine.java());
     console.printf(
         "%s %s, %d processors, heap up to %s",
-        machine.os(), machine.arch(), machine.processors(), Bytes.text(machine.maxHeapBytes()));
+        machine.os(), machine.arch(), machine.processors(), Numbers.bytes(machine.maxHeapBytes()));
     console.print("");
     for (Finding finding : findings) {
       console.printf(

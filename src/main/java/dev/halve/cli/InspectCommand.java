@@ -2,6 +2,7 @@ package dev.halve.cli;
 
 import dev.halve.core.HalveException;
 import dev.halve.recipe.ModelSummary;
+import dev.halve.report.Numbers;
 import java.nio.file.Files;
 import java.util.Locale;
 import picocli.CommandLine.Command;
@@ -93,8 +94,8 @@ final class InspectCommand extends HalveCommand {
         "%s: %,d parameters, %s dense, %s with every 2:4 weight compressed",
         summary.model(),
         summary.parameters(),
-        Bytes.text(summary.denseBytes()),
-        Bytes.text(summary.compressedBytes()));
+        Numbers.bytes(summary.denseBytes()),
+        Numbers.bytes(summary.compressedBytes()));
     console.printf("%d of %d matrices are 2:4", semiStructured, matrices);
   }
 

@@ -1,6 +1,7 @@
 package dev.halve.cli;
 
 import dev.halve.recipe.ModelSummary.Entry;
+import dev.halve.report.Numbers;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.LinkedHashMap;
@@ -68,8 +69,8 @@ final class ModuleTree {
     long compressed = tensors.stream().mapToLong(Entry::compressedBytes).sum();
     String size =
         compressed == dense
-            ? Bytes.text(dense)
-            : Bytes.text(dense) + " -> " + Bytes.text(compressed);
+            ? Numbers.bytes(dense)
+            : Numbers.bytes(dense) + " -> " + Numbers.bytes(compressed);
     return "%-34s %-28s %-16s %s"
         .formatted(label, weight.dtype() + " " + weight.shape() + others, pattern(weight), size);
   }

@@ -15,6 +15,7 @@ import dev.halve.recipe.Steps;
 import dev.halve.recipe.TrainingPlan;
 import dev.halve.recipe.TrainingSettings;
 import dev.halve.report.MethodComparison;
+import dev.halve.report.Numbers;
 import dev.halve.report.SensitivityRanking;
 import java.nio.file.Path;
 import picocli.CommandLine.Command;
@@ -192,7 +193,7 @@ final class PruneCommand extends HalveCommand {
         100 * pruned.sparsity(),
         pruned.layers().size(),
         pruned.method(),
-        TerminalProgress.duration(pruned.seconds()));
+        Numbers.seconds(pruned.seconds()));
     for (String name : pruned.leftDense()) {
       console.print("left dense, its shape cannot be pruned so: " + name);
     }

@@ -1,6 +1,7 @@
 package dev.halve.cli;
 
 import dev.halve.recipe.Quickstart;
+import dev.halve.report.Numbers;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
@@ -78,6 +79,6 @@ final class QuickstartCommand extends HalveCommand {
         timing.msP10(),
         timing.msP90(),
         timing.gflops(),
-        Bytes.text(bytes));
+        Numbers.bytes(bytes));
   }
 }

@@ -1,6 +1,7 @@
 package dev.halve.cli;
 
 import dev.halve.recipe.Progress;
+import dev.halve.report.Numbers;
 import java.time.Duration;
 import java.util.Locale;
 import java.util.Optional;
@@ -107,7 +108,7 @@ final class TerminalProgress implements Progress {
       if (done > 0) {
         line.append(done).append(' ').append(unit).append(" in ");
       }
-      line.append(duration(seconds));
+      line.append(Numbers.seconds(seconds));
       if (perSecond > 0) {
         line.append(String.format(Locale.ROOT, ", %.1f %s/s", perSecond, unit));
       }
@@ -141,12 +142,5 @@ final class TerminalProgress implements Progress {
       bar.close();
       bar = null;
     }
-  }
-
-  /** {@code 4.2 s}, {@code 3:05 min}. */
-  static String duration(double seconds) {
-    return seconds < 60
-        ? String.format(Locale.ROOT, "%.1f s", seconds)
-        : String.format(Locale.ROOT, "%d:%02d min", (long) seconds / 60, (long) seconds % 60);
   }
 }

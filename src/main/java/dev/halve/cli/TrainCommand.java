@@ -7,6 +7,7 @@ import dev.halve.recipe.RecoverySettings;
 import dev.halve.recipe.Steps;
 import dev.halve.recipe.TrainingPlan;
 import dev.halve.recipe.TrainingSettings;
+import dev.halve.report.Numbers;
 import java.nio.file.Path;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -93,7 +94,7 @@ final class TrainCommand extends HalveCommand {
             + " weights are zero",
         trained.folder(),
         trained.steps(),
-        TerminalProgress.duration(trained.seconds()),
+        Numbers.seconds(trained.seconds()),
         trained.tokensPerS(),
         trained.loss().isEmpty() ? "not logged" : "%.3f".formatted(trained.loss().getLast().loss()),
         100 * trained.sparsity());

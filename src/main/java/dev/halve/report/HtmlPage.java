@@ -98,8 +98,8 @@ final class HtmlPage {
 
   private Optional<MeasureTable.Row> fastest() {
     return MeasureTable.rows(results).stream()
-        .filter(row -> row.group().startsWith("Time"))
-        .max(Comparator.comparingDouble(row -> Double.parseDouble(row.change().replace("×", ""))));
+        .filter(row -> row.group() == MeasureTable.Group.TIMES)
+        .max(Comparator.comparingDouble(MeasureTable.Row::amount));
   }
 
   private void tile(String label, String value, String detail) {
@@ -134,7 +134,7 @@ final class HtmlPage {
 
   private void table() {
     page.append("<section>\n<h2>Dense against 2:4</h2>\n<div class=\"scroll\"><table>\n");
-    Map<String, List<MeasureTable.Row>> groups =
+    Map<MeasureTable.Group, List<MeasureTable.Row>> groups =
         MeasureTable.rows(results).stream()
             .collect(
                 Collectors.groupingBy(
@@ -142,7 +142,7 @@ final class HtmlPage {
     groups.forEach((group, rows) -> {
       page.append(
           "<thead><tr><th scope=\"col\">%s</th><th>Dense</th><th>2:4</th><th>%s</th></tr></thead>\n<tbody>\n"
-              .formatted(Html.escape(group), change(group)));
+              .formatted(group.title(), group.change()));
       for (MeasureTable.Row row : rows) {
         page.append(
             "<tr><th scope=\"row\">%s</th><td>%s</td><td>%s</td><td class=\"%s\">%s</td></tr>\n"
@@ -156,14 +156,6 @@ final class HtmlPage {
       page.append("</tbody>\n");
     });
     page.append("</table></div>\n</section>\n");
-  }
-
-  private static String change(String group) {
-    return switch (group) {
-      case "Scores" -> "Difference";
-      case "Size" -> "Left";
-      default -> "Speed-up";
-    };
   }
 
   private void loss() {

@@ -2,6 +2,7 @@ package dev.halve.report;
 
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import java.util.stream.Stream;
 
 /**
@@ -9,12 +10,42 @@ import java.util.stream.Stream;
  * difference, times by the speed-up, sizes by the share that is left.
  */
 final class MeasureTable {
+  /** Rows of one kind, which belong together. */
+  enum Group {
+    SCORES("Scores", "Difference"),
+    TIMES("Time of a forward pass", "Speed-up"),
+    SIZES("Size", "Left");
+
+    private final String title;
+    private final String change;
+
+    Group(String title, String change) {
+      this.title = title;
+      this.change = change;
+    }
+
+    String title() {
+      return title;
+    }
+
+    /** What a row's change is. */
+    String change() {
+      return change;
+    }
+  }
+
   /**
-   * @param group rows of one kind belong together
+   * @param amount the number that {@code change} shows
    * @param better whether 2:4 loses nothing by the measure
    */
   record Row(
-      String group, String metric, String dense, String sparse, String change, boolean better) {}
+      Group group,
+      String metric,
+      String dense,
+      String sparse,
+      double amount,
+      String change,
+      boolean better) {}
 
   private MeasureTable() {}
 
@@ -46,10 +77,11 @@ final class MeasureTable {
 
   private static Row score(String metric, double dense, double sparse) {
     return new Row(
-        "Scores",
+        Group.SCORES,
         metric,
         Numbers.score(dense),
         Numbers.score(sparse),
+        sparse - dense,
         Numbers.signed(sparse - dense),
         sparse >= dense);
   }
@@ -57,21 +89,24 @@ final class MeasureTable {
   private static Row time(LatencyRow dense, LatencyRow sparse) {
     double speedup = dense.msP50() / sparse.msP50();
     return new Row(
-        "Time of a forward pass",
+        Group.TIMES,
         "Batch %s × %s, %s".formatted(dense.batch(), dense.seq(), dense.mode()),
         Numbers.milliseconds(dense.msP50()),
         Numbers.milliseconds(sparse.msP50()),
+        speedup,
         Numbers.times(speedup),
         speedup >= 1);
   }
 
   private static Row size(String metric, long dense, long sparse) {
+    double left = (double) sparse / dense;
     return new Row(
-        "Size",
+        Group.SIZES,
         metric,
         Numbers.bytes(dense),
         Numbers.bytes(sparse),
-        Numbers.times((double) sparse / dense),
+        left,
+        Numbers.times(left),
         sparse <= dense);
   }
 
@@ -83,17 +118,12 @@ final class MeasureTable {
     text.append(Numbers.count(results.trainQuestions())).append(" to learn from, ");
     text.append(Numbers.count(results.evalQuestions())).append(" asked\n");
     text.append("Device     ").append(results.device()).append('\n');
-    String group = "";
+    Group group = null;
     for (Row row : rows(results)) {
-      if (!row.group().equals(group)) {
+      if (row.group() != group) {
         group = row.group();
-        String change =
-            switch (group) {
-              case "Scores" -> "difference";
-              case "Size" -> "left";
-              default -> "speed-up";
-            };
-        text.append('\n').append(line(group, "dense", "2:4", change));
+        text.append('\n')
+            .append(line(group.title(), "dense", "2:4", group.change().toLowerCase(Locale.ROOT)));
         text.append("-".repeat(72)).append('\n');
       }
       text.append(line(row.metric(), row.dense(), row.sparse(), row.change()));

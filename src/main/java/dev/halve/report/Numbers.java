@@ -2,8 +2,8 @@ package dev.halve.report;
 
 import java.util.Locale;
 
-/** How the table and the page write numbers: the same everywhere, whatever the machine's locale. */
-final class Numbers {
+/** How people read numbers here: the same everywhere, whatever the machine's locale. */
+public final class Numbers {
   private Numbers() {}
 
   static String score(double percent) {
@@ -30,20 +30,25 @@ final class Numbers {
     return String.format(Locale.ROOT, "%.2f×", ratio);
   }
 
-  static String bytes(long bytes) {
-    if (bytes >= 1_000_000_000) {
-      return String.format(Locale.ROOT, "%.2f GB", bytes / 1e9);
+  /** {@code 512 B}, {@code 43.3 MB}: decimal units, as file managers show them. */
+  public static String bytes(long bytes) {
+    if (bytes < 1000) {
+      return bytes + " B";
     }
-    return bytes >= 1_000_000
-        ? String.format(Locale.ROOT, "%.1f MB", bytes / 1e6)
-        : String.format(Locale.ROOT, "%.1f kB", bytes / 1e3);
+    double amount = bytes / 1000.0;
+    int unit = 0;
+    while (amount >= 999.95 && unit < 3) {
+      amount /= 1000;
+      unit++;
+    }
+    return String.format(Locale.ROOT, "%.1f %sB", amount, "kMGT".charAt(unit));
   }
 
-  static String seconds(double seconds) {
-    return seconds >= 60
-        ? String.format(
-            Locale.ROOT, "%d min %02d s", (int) seconds / 60, (int) Math.floor(seconds % 60))
-        : String.format(Locale.ROOT, "%.1f s", seconds);
+  /** {@code 4.2 s}, {@code 3:05 min}. */
+  public static String seconds(double seconds) {
+    return seconds < 60
+        ? String.format(Locale.ROOT, "%.1f s", seconds)
+        : String.format(Locale.ROOT, "%d:%02d min", (long) seconds / 60, (long) seconds % 60);
   }
 
   static String count(long count) {

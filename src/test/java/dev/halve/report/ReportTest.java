@@ -102,7 +102,7 @@ class ReportTest {
         .contains("<polyline", "fine-tune", "retrain")
         .contains("attention output", "50.00% over all", "bert.odd.weight")
         .contains("Who founded &lt;b&gt;Orlan&lt;/b&gt; &amp; when?", "Ada Voss / Voss")
-        .contains("no answer", "learning rate", "1 min 23 s")
+        .contains("no answer", "learning rate", "1:23 min")
         .contains("prefers-color-scheme: dark", "name=\"viewport\"")
         .doesNotContain("<script", "<link", "@import", "url(");
     assertThat(Pattern.compile("(src|href|srcset|action)\\s*=").matcher(page).find()).isFalse();
