@@ -43,23 +43,11 @@ public final class Answers {
   }
 
   /**
-   * Takes in one row.
-   *
-   * @param feature index of the row in {@link QaFeatures#features()}
-   * @param startLogits {@code [tokens]} of the row; NaN is never chosen
-   * @param endLogits {@code [tokens]}
-   */
-  public void add(int feature, float[] startLogits, float[] endLogits) {
-    starts.choose(startLogits, 0, 1, startLogits.length);
-    ends.choose(endLogits, 0, 1, endLogits.length);
-    combine(feature);
-  }
-
-  /**
    * Takes in a packed batch.
    *
    * @param rows indices of the batch's rows in {@link QaFeatures#features()}
-   * @param logits {@code [tokens, 2]}: start and end, row after row without padding
+   * @param logits {@code [tokens, 2]}: start and end, row after row without padding; NaN is never
+   *     chosen
    */
   public void add(int[] rows, float[] logits) {
     int token = 0;

@@ -6,7 +6,6 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Random;
@@ -70,17 +69,10 @@ public final class CalibrationText {
   }
 
   private static List<Row> ofPassages(Tokenizer tokenizer, List<String> passages, int maxLength) {
-    int[] before = tokenizer.pair().before();
-    int[] after = tokenizer.pair().after();
-    List<Row> rows = new ArrayList<>();
-    for (Tokens tokens : tokenizer.encodeAll(passages)) {
-      int count = Math.min(tokens.count(), maxLength - before.length - after.length);
-      int[] ids = Arrays.copyOf(before, before.length + count + after.length);
-      System.arraycopy(tokens.ids(), 0, ids, before.length, count);
-      System.arraycopy(after, 0, ids, before.length + count, after.length);
-      rows.add(new Row(ids, new int[ids.length]));
-    }
-    return rows;
+    return tokenizer.encodeAll(passages).stream()
+        .map(tokens -> tokenizer.single().around(tokens.ids(), maxLength))
+        .map(ids -> new Row(ids, new int[ids.length]))
+        .toList();
   }
 
   private static boolean isJson(Path file) {

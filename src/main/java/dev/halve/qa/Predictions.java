@@ -2,14 +2,9 @@ package dev.halve.qa;
 
 import dev.halve.core.HalveException;
 import dev.halve.core.io.Json;
-import java.io.BufferedInputStream;
-import java.io.IOException;
-import java.io.InputStream;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
-import tools.jackson.core.JacksonException;
 import tools.jackson.core.JsonParser;
 import tools.jackson.core.JsonToken;
 
@@ -24,14 +19,7 @@ public final class Predictions {
    *     id occurs twice
    */
   public static Map<String, String> read(Path file) {
-    try (InputStream stream = new BufferedInputStream(Files.newInputStream(file), 1 << 16);
-        JsonParser json = Json.MAPPER.createParser(stream)) {
-      return document(file, json);
-    } catch (IOException e) {
-      throw HalveException.of("read", file, e);
-    } catch (JacksonException e) {
-      throw new HalveException(file + ": " + Json.describe(e), e);
-    }
+    return Json.read(file, json -> document(file, json));
   }
 
   private static Map<String, String> document(Path file, JsonParser json) {

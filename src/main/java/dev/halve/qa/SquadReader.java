@@ -2,19 +2,13 @@ package dev.halve.qa;
 
 import dev.halve.core.HalveException;
 import dev.halve.core.io.Json;
-import java.io.BufferedInputStream;
-import java.io.IOException;
-import java.io.InputStream;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
-import tools.jackson.core.JacksonException;
 import tools.jackson.core.JsonParser;
 import tools.jackson.core.JsonToken;
-import tools.jackson.core.exc.JacksonIOException;
 import tools.jackson.databind.JsonNode;
 
 /** One reading of one SQuAD v1.1 file. */
@@ -29,24 +23,13 @@ final class SquadReader {
   }
 
   SquadDataset read() {
-    try (InputStream stream = new BufferedInputStream(Files.newInputStream(file), 1 << 16);
-        JsonParser json = Json.MAPPER.createParser(stream)) {
-      document(json);
-    } catch (IOException e) {
-      throw HalveException.of("read", file, e);
-    } catch (JacksonIOException e) {
-      // Such as a folder, which opens as a file and cannot be read as one.
-      throw HalveException.of("read", file, e.getCause());
-    } catch (JacksonException e) {
-      throw new HalveException(file + ": " + Json.describe(e), e);
-    }
-    if (examples.isEmpty()) {
+    if (Json.read(file, this::document).isEmpty()) {
       throw error("no questions; give a SQuAD v1.1 file");
     }
     return new SquadDataset(file.getFileName().toString(), examples, relocated);
   }
 
-  private void document(JsonParser json) {
+  private List<Example> document(JsonParser json) {
     if (json.nextToken() != JsonToken.START_OBJECT) {
       throw error("not a SQuAD file: expected an object with \"data\" at its top");
     }
@@ -66,6 +49,7 @@ final class SquadReader {
     if (json.nextToken() != null) {
       throw error("more text after the end of the JSON; is it two files in one?");
     }
+    return examples;
   }
 
   private void articles(JsonParser json) {

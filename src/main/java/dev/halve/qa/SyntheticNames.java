@@ -11,6 +11,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Random;
 import java.util.Set;
+import java.util.function.Supplier;
 
 /**
  * Names, dates and numbers for one paragraph, none twice and no two names with a part in common. Of
@@ -81,7 +82,7 @@ final class SyntheticNames {
     return digits + " " + attribute.unit();
   }
 
-  private String unused(java.util.function.Supplier<String> values) {
+  private String unused(Supplier<String> values) {
     String value = values.get();
     while (!used.add(value)) {
       value = values.get();

@@ -6,7 +6,6 @@ import dev.halve.core.HalveException;
 import dev.halve.core.io.AtomicFile;
 import dev.halve.core.io.Json;
 import java.io.IOException;
-import java.io.InputStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -103,18 +102,6 @@ public final class Tokenizer implements AutoCloseable {
    */
   public static Tokenizer ofJson(String name, byte[] json) {
     return new Tokenizer(name, json.clone());
-  }
-
-  /** A {@code tokenizer.json} among the resources of the class path. */
-  public static Tokenizer ofResource(String resource) {
-    try (InputStream stream = Tokenizer.class.getResourceAsStream("/" + resource)) {
-      if (stream == null) {
-        throw new HalveException("the class path has no tokenizer " + resource);
-      }
-      return new Tokenizer(resource, stream.readAllBytes());
-    } catch (IOException e) {
-      throw new HalveException("cannot read the tokenizer " + resource + ": " + e.getMessage(), e);
-    }
   }
 
   static byte[] bytes(Path file) {

@@ -1,5 +1,6 @@
 package dev.halve.recipe;
 
+import dev.halve.qa.Answers;
 import tools.jackson.databind.PropertyNamingStrategies.SnakeCaseStrategy;
 import tools.jackson.databind.annotation.JsonNaming;
 
@@ -12,8 +13,9 @@ import tools.jackson.databind.annotation.JsonNaming;
  */
 @JsonNaming(SnakeCaseStrategy.class)
 public record EvaluationSettings(int batchSize, int nBest, int maxAnswerTokens) {
-  /** The tutorial's: n-best 20, answers up to 30 tokens. */
-  public static final EvaluationSettings DEFAULT = new EvaluationSettings(32, 20, 30);
+  /** The tutorial's. */
+  public static final EvaluationSettings DEFAULT =
+      new EvaluationSettings(32, Answers.N_BEST, Answers.MAX_ANSWER_TOKENS);
 
   public EvaluationSettings {
     Settings.require(batchSize >= 1, "evaluation batch size", "1 or more", batchSize);

@@ -98,10 +98,7 @@ final class TextEncoder<H extends EncoderHead> implements AutoCloseable {
 
   /** A text, cut off at so many tokens with the special ones. */
   Row row(Tokens text, int maxLength) {
-    int[] before = tokenizer.single().before();
-    int[] after = tokenizer.single().after();
-    int room = Math.max(0, maxLength - before.length - after.length);
-    int[] ids = joined(before, head(text.ids(), room), after);
+    int[] ids = tokenizer.single().around(text.ids(), maxLength);
     return new Row(ids, new int[ids.length]);
   }
 

@@ -46,10 +46,19 @@ class AnswersTest {
     return new Answers(features, Answers.N_BEST, Answers.MAX_ANSWER_TOKENS);
   }
 
+  private static void add(Answers answers, int row, float[] starts, float[] ends) {
+    float[] logits = new float[2 * starts.length];
+    for (int i = 0; i < starts.length; i++) {
+      logits[2 * i] = starts[i];
+      logits[2 * i + 1] = ends[i];
+    }
+    answers.add(new int[] {row}, logits);
+  }
+
   @Test
   void takesTheSpanWithTheLargestSum() {
     Answers answers = answers(features(10, 10));
-    answers.add(0, logits(14, 5, 3, 8, 4), logits(14, 6, 2, 7, 5));
+    add(answers, 0, logits(14, 5, 3, 8, 4), logits(14, 6, 2, 7, 5));
     assertThat(answers.best(0)).isEqualTo(new Answers.Prediction("2 3 4", 4, 9, 8, 0));
     assertThat(answers.texts()).containsExactly(java.util.Map.entry("q", "2 3 4"));
   }
@@ -57,21 +66,22 @@ class AnswersTest {
   @Test
   void passesOverSpansOutsideTheContextOrBackwardOrTooLong() {
     Answers answers = answers(features(60, 60));
-    answers.add(
+    add(
+        answers,
         0,
         logits(64, 0, 99, 1, 50, 63, 80, 40, 9, 10, 5),
         logits(64, 0, 99, 2, 50, 63, 80, 5, 9, 39, 7, 40, 1));
     assertThat(answers.best(0).text()).as("30 tokens").startsWith("7 8 ").endsWith(" 35 36");
     assertThat(answers.best(0).score()).isEqualTo(12);
     Answers shorter = new Answers(features(60, 60), Answers.N_BEST, 29);
-    shorter.add(0, logits(64, 10, 5), logits(64, 39, 7));
+    add(shorter, 0, logits(64, 10, 5), logits(64, 39, 7));
     assertThat(shorter.best(0).score()).isLessThan(12);
   }
 
   @Test
   void triesTheLikeliestOnly() {
     Answers answers = new Answers(features(10, 10), 2, 30);
-    answers.add(0, logits(14, 0, 9, 1, 8, 5, 7), logits(14, 0, 9, 1, 8, 6, 7));
+    add(answers, 0, logits(14, 0, 9, 1, 8, 5, 7), logits(14, 0, 9, 1, 8, 6, 7));
     assertThat(answers.best(0)).isNull();
     assertThat(answers.texts()).containsEntry("q", "");
   }
@@ -79,7 +89,7 @@ class AnswersTest {
   @Test
   void triesAllWhereMoreAreAskedForThanThereAre() {
     Answers answers = new Answers(features(10, 10), Integer.MAX_VALUE, 30);
-    answers.add(0, logits(14, 0, 9, 1, 8, 5, 7), logits(14, 0, 9, 1, 8, 6, 7));
+    add(answers, 0, logits(14, 0, 9, 1, 8, 5, 7), logits(14, 0, 9, 1, 8, 6, 7));
     assertThat(answers.best(0).score()).isEqualTo(14);
   }
 
@@ -90,7 +100,7 @@ class AnswersTest {
     for (int[] order : new int[][] {{0, 1, 2}, {2, 1, 0}, {1, 0, 2}}) {
       Answers answers = answers(features(14, 5, 5, 4));
       for (int row : order) {
-        answers.add(row, starts[row], ends[row]);
+        add(answers, row, starts[row], ends[row]);
       }
       assertThat(answers.best(0)).isEqualTo(new Answers.Prediction("6", 12, 13, 10, 1));
     }
@@ -101,18 +111,18 @@ class AnswersTest {
     Answers answers = answers(features(4, 4));
     float[] nan = new float[8];
     Arrays.fill(nan, Float.NaN);
-    answers.add(0, nan, nan.clone());
+    add(answers, 0, nan, nan.clone());
     assertThat(answers.best(0)).isNull();
     float[] start = nan.clone();
     float[] end = nan.clone();
     start[4] = -3;
     end[5] = Float.NEGATIVE_INFINITY;
-    answers.add(0, start, end);
+    add(answers, 0, start, end);
     assertThat(answers.best(0).text()).isEqualTo("1 2");
   }
 
   @Test
-  void readsPackedLogitsAsRowByRow() {
+  void readsABatchAsItsRowsOneByOne() {
     QaFeatures features = features(30, 12, 10, 8);
     Random random = new Random(3);
     Answers packed = answers(features);
@@ -128,7 +138,7 @@ class AnswersTest {
         logits[2 * token] = start[i] = random.nextFloat();
         logits[2 * token + 1] = end[i] = random.nextFloat();
       }
-      single.add(row, start, end);
+      add(single, row, start, end);
     }
     packed.add(rows, logits);
     assertThat(packed.best(0)).isNotNull().isEqualTo(single.best(0));
@@ -150,7 +160,7 @@ class AnswersTest {
         end[i] = random.nextInt(50);
       }
       Answers answers = new Answers(features, nBest, longest);
-      answers.add(0, start, end);
+      add(answers, 0, start, end);
       float score = Float.NEGATIVE_INFINITY;
       String text = null;
       for (int s : sorted(start, nBest)) {

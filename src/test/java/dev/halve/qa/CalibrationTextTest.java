@@ -23,7 +23,7 @@ class CalibrationTextTest {
 
   @BeforeAll
   static void load() {
-    tokenizer = Tokenizer.ofResource("all-minilm-l6-v2-tokenizer.json");
+    tokenizer = MiniLm.tokenizer();
   }
 
   @AfterAll

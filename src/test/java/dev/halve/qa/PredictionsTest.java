@@ -50,4 +50,11 @@ class PredictionsTest {
         .message()
         .hasLineCount(1);
   }
+
+  @Test
+  void aFolderIsRefusedAsOne() {
+    assertThatThrownBy(() -> Predictions.read(folder))
+        .isInstanceOf(HalveException.class)
+        .hasMessage("cannot read " + folder + ": Is a directory");
+  }
 }

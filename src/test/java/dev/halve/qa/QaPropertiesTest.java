@@ -24,7 +24,7 @@ class QaPropertiesTest {
 
   @BeforeContainer
   static void load() {
-    tokenizer = Tokenizer.ofResource("all-minilm-l6-v2-tokenizer.json");
+    tokenizer = MiniLm.tokenizer();
   }
 
   @AfterContainer

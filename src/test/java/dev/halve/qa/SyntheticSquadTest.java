@@ -194,7 +194,7 @@ class SyntheticSquadTest {
 
   @Test
   void rowsAreShort() {
-    try (Tokenizer tokenizer = Tokenizer.ofResource("all-minilm-l6-v2-tokenizer.json")) {
+    try (Tokenizer tokenizer = MiniLm.tokenizer()) {
       List<QaFeature> rows = QaFeatures.of(tokenizer, TRAIN.examples(), 128, 0).features();
       assertThat(rows).as("each fits").hasSameSizeAs(TRAIN.examples());
       assertThat(rows.stream().mapToInt(QaFeature::length).average().orElseThrow())

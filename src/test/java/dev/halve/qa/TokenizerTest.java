@@ -7,7 +7,6 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.halve.core.HalveException;
 import dev.halve.core.io.Json;
 import java.io.IOException;
-import java.io.InputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.text.Normalizer;
@@ -26,7 +25,6 @@ import org.junit.jupiter.params.provider.ValueSource;
 import tools.jackson.databind.JsonNode;
 
 class TokenizerTest {
-  private static final String RESOURCE = "all-minilm-l6-v2-tokenizer.json";
   private static final String SMALL =
       "[PAD] [UNK] [CLS] [SEP] [MASK] The the cat ##s Caf ##é ##e caf cafe 中 文 . A ##B a ##b";
 
@@ -36,13 +34,11 @@ class TokenizerTest {
   @TempDir Path folder;
 
   @BeforeAll
-  static void load() throws IOException {
-    tokenizer = Tokenizer.ofResource(RESOURCE);
+  static void load() {
+    tokenizer = MiniLm.tokenizer();
     vocabulary = new String[tokenizer.vocabularySize()];
-    try (InputStream stream = TokenizerTest.class.getResourceAsStream("/" + RESOURCE)) {
-      JsonNode tokens = Json.MAPPER.readTree(stream).path("model").path("vocab");
-      tokens.propertyNames().forEach(token -> vocabulary[tokens.get(token).intValue()] = token);
-    }
+    JsonNode tokens = Json.MAPPER.readTree(MiniLm.tokenizerJson()).path("model").path("vocab");
+    tokens.propertyNames().forEach(token -> vocabulary[tokens.get(token).intValue()] = token);
   }
 
   @AfterAll
@@ -212,7 +208,7 @@ class TokenizerTest {
       assertThatThrownBy(() -> tokenizer.requireFit(other, "models/cased"))
           .isInstanceOf(HalveException.class)
           .hasMessage(
-              "the tokenizer all-minilm-l6-v2-tokenizer.json has 30,522 tokens, but models/cased has embeddings for %,d; use the tokenizer that came with the model"
+              "the tokenizer all-MiniLM-L6-v2 has 30,522 tokens, but models/cased has embeddings for %,d; use the tokenizer that came with the model"
                   .formatted(other));
     }
   }
@@ -249,8 +245,6 @@ class TokenizerTest {
             folder + " has neither tokenizer.json nor vocab.txt; copy the model's own into it");
     assertThatThrownBy(() -> Tokenizer.load(folder.resolve("none.json")).close())
         .hasMessageContaining("none.json: no such file");
-    assertThatThrownBy(() -> Tokenizer.ofResource("none.json").close())
-        .isInstanceOf(HalveException.class);
     Files.writeString(folder.resolve("vocab.txt"), "roses\nare\nred\n");
     assertThatThrownBy(() -> Tokenizer.load(folder).close())
         .isInstanceOf(HalveException.class)
@@ -273,7 +267,7 @@ class TokenizerTest {
 
   @Test
   void refusesWorkWhenClosed() {
-    Tokenizer closed = Tokenizer.ofResource(RESOURCE);
+    Tokenizer closed = MiniLm.tokenizer();
     closed.close();
     closed.close();
     assertThatThrownBy(() -> closed.encode("x")).isInstanceOf(IllegalStateException.class);

@@ -1,12 +1,17 @@
 package dev.halve.core.io;
 
 import dev.halve.core.HalveException;
+import java.io.BufferedInputStream;
 import java.io.IOException;
+import java.io.InputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.function.Function;
 import tools.jackson.core.JacksonException;
+import tools.jackson.core.JsonParser;
 import tools.jackson.core.StreamReadFeature;
 import tools.jackson.core.TokenStreamLocation;
+import tools.jackson.core.exc.JacksonIOException;
 import tools.jackson.core.json.JsonFactory;
 import tools.jackson.databind.JsonNode;
 import tools.jackson.databind.SerializationFeature;
@@ -40,6 +45,26 @@ public final class Json {
       return MAPPER.readTree(Files.readAllBytes(file));
     } catch (IOException failure) {
       throw HalveException.of("read", file, failure);
+    } catch (JacksonException invalid) {
+      throw new HalveException(file + ": " + describe(invalid), invalid);
+    }
+  }
+
+  /**
+   * Reads a document of any size as a stream.
+   *
+   * @param reading goes through the tokens
+   * @throws HalveException as {@link #read(Path)}
+   */
+  public static <T> T read(Path file, Function<JsonParser, T> reading) {
+    try (InputStream stream = new BufferedInputStream(Files.newInputStream(file), 1 << 16);
+        JsonParser json = MAPPER.createParser(stream)) {
+      return reading.apply(json);
+    } catch (IOException failure) {
+      throw HalveException.of("read", file, failure);
+    } catch (JacksonIOException failure) {
+      // Such as a folder, which opens as a file and cannot be read as one.
+      throw HalveException.of("read", file, failure.getCause());
     } catch (JacksonException invalid) {
       throw new HalveException(file + ": " + describe(invalid), invalid);
     }
