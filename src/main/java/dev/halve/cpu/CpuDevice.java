@@ -24,8 +24,8 @@ import jdk.incubator.vector.FloatVector;
 
 /**
  * The CPU as a device: F32 throughout, every operation shared out over a {@link ThreadTeam}. How
- * work is split depends on shapes alone, and every sum has one fixed order, so that results are the
- * same on every run and for every team size.
+ * work is split depends on the shapes and, for dense products, on the size of the team, and every
+ * sum has one fixed order, so that results are the same on every run of as many threads.
  */
 final class CpuDevice implements Device {
   private static final ValueLayout.OfInt INT = ValueLayout.JAVA_INT;

@@ -31,10 +31,6 @@ final class Memory {
     return ALL.get(INT, address);
   }
 
-  static void setInt(long address, int value) {
-    ALL.set(INT, address, value);
-  }
-
   /** A whole vector. Small enough that the JIT always inlines it. */
   static FloatVector vector(long address) {
     return FloatVector.fromMemorySegment(VectorMath.FLOATS, ALL, address, ORDER);

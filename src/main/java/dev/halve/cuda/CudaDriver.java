@@ -91,7 +91,6 @@ final class CudaDriver {
   /** Attributes of {@link #deviceAttribute}. */
   static final int MULTIPROCESSOR_COUNT = 16;
 
-  static final int L2_CACHE_SIZE = 38;
   static final int COMPUTE_CAPABILITY_MAJOR = 75;
   static final int COMPUTE_CAPABILITY_MINOR = 76;
   static final int MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = 97;

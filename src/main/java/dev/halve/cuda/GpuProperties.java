@@ -9,13 +9,7 @@ package dev.halve.cuda;
  * @param memoryBytes of device memory
  */
 record GpuProperties(
-    String name,
-    int major,
-    int minor,
-    int multiprocessors,
-    int sharedBytes,
-    int cacheBytes,
-    long memoryBytes) {
+    String name, int major, int minor, int multiprocessors, int sharedBytes, long memoryBytes) {
   static GpuProperties of(int device) {
     return new GpuProperties(
         CudaDriver.deviceName(device),
@@ -23,7 +17,6 @@ record GpuProperties(
         CudaDriver.deviceAttribute(CudaDriver.COMPUTE_CAPABILITY_MINOR, device),
         CudaDriver.deviceAttribute(CudaDriver.MULTIPROCESSOR_COUNT, device),
         CudaDriver.deviceAttribute(CudaDriver.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, device),
-        CudaDriver.deviceAttribute(CudaDriver.L2_CACHE_SIZE, device),
         CudaDriver.deviceMemory(device));
   }
 

@@ -62,12 +62,6 @@ sealed interface SparseGemmTile {
   /** Dynamic shared memory of a block in bytes. */
   int sharedBytes(Epilogue epilogue);
 
-  /** Blocks of a cluster; 1 is an ordinary launch. */
-  int clusterBlocks();
-
-  /** Tiles of a cluster (or, without clusters, of a block) that the product is cut into. */
-  long tiles(long tokens, int out);
-
   /**
    * Hopper: {@code warpgroups} times {@code blocks} blocks of 64 outputs by {@code tokens} tokens.
    * A grid of {@code clusterBlocks() * clusters(...)} blocks.
@@ -148,13 +142,11 @@ sealed interface SparseGemmTile {
       return stages * stage + store + 512 + norms;
     }
 
-    @Override
-    public int clusterBlocks() {
+    int clusterBlocks() {
       return clusterOut * clusterTokens;
     }
 
-    @Override
-    public long tiles(long tokenCount, int outCount) {
+    private long tiles(long tokenCount, int outCount) {
       return Math.ceilDiv(tokenCount, (long) tokens * clusterTokens) * outTiles(outCount);
     }
 
@@ -213,13 +205,7 @@ sealed interface SparseGemmTile {
       return Math.max(stages * stage, tokens * (out + 8) * 2);
     }
 
-    @Override
-    public int clusterBlocks() {
-      return 1;
-    }
-
-    @Override
-    public long tiles(long tokenCount, int outCount) {
+    long tiles(long tokenCount, int outCount) {
       return Math.ceilDiv(tokenCount, (long) tokens) * Math.ceilDiv(outCount, out);
     }
   }

@@ -259,40 +259,41 @@ public final class Linear implements Sparsifiable, AutoCloseable {
 
   /** Takes a compressed weight of this layer's shape; the dense one, if any, is freed. */
   public void setCompressed(SparseSemiStructuredTensor tensor) {
-    if (!tensor.shape().equals(weight.shape())) {
-      throw new HalveException(
-          "%s.weight: expected shape %s, found %s".formatted(name, weight.shape(), tensor.shape()));
-    }
+    requireShape(tensor.shape());
     Pool packedPool = device.openPool();
     PackedWeight packed = device.pack(packedPool, tensor);
     weightPool.close();
     weightPool = packedPool;
-    weight = new Weight.Compressed(name + ".weight", tensor.shape(), packed);
+    weight = new Weight.Compressed(tensor.shape(), packed);
   }
 
   /** Takes a hybrid weight of this layer's shape; the dense one, if any, is freed. */
   public void setHybrid(HybridTensor tensor) {
-    if (!tensor.shape().equals(weight.shape())) {
-      throw new HalveException(
-          "%s.weight: expected shape %s, found %s".formatted(name, weight.shape(), tensor.shape()));
-    }
+    requireShape(tensor.shape());
     Pool hybridPool = device.openPool();
     List<Weight> parts = new ArrayList<>();
     for (HybridTensor.Run run : tensor.runs()) {
-      String part = name + ".weight[" + run.first() + ":" + (run.first() + run.rows()) + "]";
       if (run.isDense()) {
+        String part = name + ".weight[" + run.first() + ":" + (run.first() + run.rows()) + "]";
         Parameter rows = Parameter.allocate(device, hybridPool, part, run.rows(), in());
         device.upload(tensor.dense().rows(run.stored(), run.rows()), rows.value());
         device.round(rows);
         parts.add(new Weight.Dense(rows));
       } else {
         SparseSemiStructuredTensor rows = tensor.sparse(run);
-        parts.add(new Weight.Compressed(part, rows.shape(), device.pack(hybridPool, rows)));
+        parts.add(new Weight.Compressed(rows.shape(), device.pack(hybridPool, rows)));
       }
     }
     weightPool.close();
     weightPool = hybridPool;
     weight = new Weight.Hybrid(name + ".weight", tensor.shape(), List.copyOf(parts));
+  }
+
+  private void requireShape(Shape found) {
+    if (!found.equals(weight.shape())) {
+      throw new HalveException(
+          "%s.weight: expected shape %s, found %s".formatted(name, weight.shape(), found));
+    }
   }
 
   /**

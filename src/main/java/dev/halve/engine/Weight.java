@@ -29,10 +29,9 @@ public sealed interface Weight {
   /**
    * A 2:4 weight for inference, held only in the device's own packing.
    *
-   * @param name the parameter's name
    * @param shape the dense shape
    */
-  record Compressed(String name, Shape shape, PackedWeight packed) implements Weight {}
+  record Compressed(Shape shape, PackedWeight packed) implements Weight {}
 
   /**
    * A weight for inference of which some rows are dense and some 2:4; each part is a product of its

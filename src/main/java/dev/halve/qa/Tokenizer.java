@@ -3,7 +3,6 @@ package dev.halve.qa;
 import ai.djl.huggingface.tokenizers.jni.CharSpan;
 import ai.djl.huggingface.tokenizers.jni.TokenizersLibrary;
 import dev.halve.core.HalveException;
-import dev.halve.core.io.AtomicFile;
 import dev.halve.core.io.Json;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
@@ -35,7 +34,6 @@ public final class Tokenizer implements AutoCloseable {
   private static final int MOST_UNUSED_ROWS = 1024;
 
   private final String name;
-  private final byte[] json;
   private final int vocabularySize;
   private PairTemplate pair;
   private SingleTemplate single;
@@ -46,7 +44,6 @@ public final class Tokenizer implements AutoCloseable {
 
   private Tokenizer(String name, byte[] json) {
     this.name = name;
-    this.json = json;
     this.vocabularySize = vocabularySize(name, json);
     try {
       handle = library.createTokenizerFromString(new String(json, StandardCharsets.UTF_8));
@@ -101,7 +98,7 @@ public final class Tokenizer implements AutoCloseable {
    * @param name what to call it in messages
    */
   public static Tokenizer ofJson(String name, byte[] json) {
-    return new Tokenizer(name, json.clone());
+    return new Tokenizer(name, json);
   }
 
   static byte[] bytes(Path file) {
@@ -211,11 +208,6 @@ public final class Tokenizer implements AutoCloseable {
 
   private static int[] ints(long[] values, int from, int to) {
     return Arrays.stream(values, from, to).mapToInt(Math::toIntExact).toArray();
-  }
-
-  /** Writes {@code tokenizer.json} into a model folder, all or nothing. */
-  public void write(Path folder) {
-    AtomicFile.write(folder.resolve("tokenizer.json"), json);
   }
 
   @Override

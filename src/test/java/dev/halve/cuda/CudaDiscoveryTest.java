@@ -9,7 +9,7 @@ import org.junit.jupiter.api.Test;
 
 class CudaDiscoveryTest {
   private static GpuProperties gpu(int major, int minor) {
-    return new GpuProperties("Some GPU", major, minor, 100, 160 << 10, 40 << 20, 1L << 34);
+    return new GpuProperties("Some GPU", major, minor, 100, 160 << 10, 1L << 34);
   }
 
   @Test

@@ -192,15 +192,6 @@ class TokenizerTest {
   }
 
   @Test
-  void writesAFileThatLoadsAgain() {
-    tokenizer.write(folder);
-    try (Tokenizer again = Tokenizer.load(folder)) {
-      assertThat(again.encode("Super Bowl 50").ids())
-          .isEqualTo(tokenizer.encode("Super Bowl 50").ids());
-    }
-  }
-
-  @Test
   void fitsAModelOfItsVocabularyOrOneRoundedUp() {
     assertThatCode(() -> tokenizer.requireFit(30_522, "m")).doesNotThrowAnyException();
     assertThatCode(() -> tokenizer.requireFit(30_720, "m")).doesNotThrowAnyException();
@@ -254,12 +245,12 @@ class TokenizerTest {
   @Test
   void namesATokenizerThatLacksItsUnknownToken() throws IOException {
     Files.writeString(folder.resolve("vocab.txt"), SMALL.replace(' ', '\n'));
-    try (Tokenizer small = Tokenizer.load(folder)) {
-      small.write(folder);
-    }
+    byte[] json = WordPieceVocabulary.read(folder.resolve("vocab.txt")).toTokenizerJson();
     Path file = folder.resolve("tokenizer.json");
     Files.writeString(
-        file, Files.readString(file).replace("\"unk_token\":\"[UNK]\"", "\"unk_token\":\"?\""));
+        file,
+        new String(json, StandardCharsets.UTF_8)
+            .replace("\"unk_token\":\"[UNK]\"", "\"unk_token\":\"?\""));
     assertThatThrownBy(() -> Tokenizer.load(file).close())
         .isInstanceOf(HalveException.class)
         .hasMessageStartingWith(file + " cannot tokenize: WordPiece error: Missing [UNK] token");

@@ -10,7 +10,6 @@ import java.lang.foreign.ValueLayout;
  */
 public final class InputNorms {
   private final double[] squares;
-  private long tokens;
 
   /**
    * @param in the layer's inputs
@@ -31,12 +30,6 @@ public final class InputNorms {
         squares[i] += value * value;
       }
     }
-    tokens += inputs.extent(0);
-  }
-
-  /** How many tokens were added. */
-  public long tokens() {
-    return tokens;
   }
 
   /**

@@ -35,7 +35,6 @@ class WandaSparsifierTest {
     InputNorms norms = new InputNorms(48);
     List<Tensor> batches = List.of(random(7, 48), random(1, 48), random(20, 48));
     batches.forEach(norms::add);
-    assertThat(norms.tokens()).isEqualTo(28);
     Tensor mask = WandaSparsifier.mask(arena, weight, norms.norms(arena), pattern);
 
     double[] expectedNorms = new double[48];
