@@ -1,5 +1,6 @@
 package dev.halve.recipe;
 
+import dev.halve.engine.BertConfig;
 import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.CompiledModel;
 import dev.halve.engine.PackedBatch;
@@ -71,6 +72,16 @@ public final class Evaluator {
         loss[0] / features.features().size(),
         seconds,
         tokens / seconds);
+  }
+
+  /**
+   * Checks that a model takes the rows, before anything is spent on it.
+   *
+   * @throws dev.halve.core.HalveException naming the longest row
+   */
+  static void requireFit(QaFeatures features, BertConfig config) {
+    int[] longest = batches(features.features(), 1).getFirst();
+    pack(features, longest).check(config);
   }
 
   /** The answers to all examples. */

@@ -1,5 +1,6 @@
 package dev.halve.recipe;
 
+import dev.halve.core.HalveException;
 import dev.halve.qa.Example;
 import dev.halve.qa.QaFeatures;
 import dev.halve.qa.SquadDataset;
@@ -27,15 +28,25 @@ final class Examination {
   }
 
   /**
+   * Cuts the questions into rows.
+   *
+   * @throws HalveException if a row is longer than the model takes
+   */
+  void prepare(LoadedModel loaded) {
+    if (rows == null) {
+      rows = features.rows(loaded.tokenizer(), questions.examples());
+      Evaluator.requireFit(rows, loaded.model().config());
+    }
+  }
+
+  /**
    * Asks all of them.
    *
    * @param stage its name, for the listener
    * @throws StoppedException if the listener asked for it
    */
   Evaluator.Outcome ask(LoadedModel loaded, String stage, Progress progress) {
-    if (rows == null) {
-      rows = features.rows(loaded.tokenizer(), questions.examples());
-    }
+    prepare(loaded);
     return Evaluator.evaluate(loaded.model(), questions, rows, evaluation, stage, progress);
   }
 }

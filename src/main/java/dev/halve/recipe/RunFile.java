@@ -124,6 +124,13 @@ final class RunFile {
     }
   }
 
+  /** A run that came to nothing may be started again with other settings, such as right ones. */
+  void forgetIfEmpty() {
+    if (content.path("seconds").isEmpty() && !Files.exists(checkpoint())) {
+      finish();
+    }
+  }
+
   /** The results are written; nothing is left to resume. */
   void finish() {
     TrainingRun.delete(file);

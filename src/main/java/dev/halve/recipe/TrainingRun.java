@@ -59,7 +59,9 @@ record TrainingRun(String stage, String model, TrainingPlan plan, Path checkpoin
    * end before, nothing is done again.
    *
    * @param questions to learn
-   * @param scoring what the model is asked in between, as often as the plan says; null for nothing
+   * @param scoring what the model is asked in between, as often as the plan says, or behind it:
+   *     made ready before the first step, so that questions that are no good cost no training; null
+   *     for nothing
    * @throws HalveException if the checkpoint is of another training
    */
   Steps.Trained run(Device device, SquadDataset questions, Examination scoring, Progress progress) {
@@ -90,6 +92,7 @@ record TrainingRun(String stage, String model, TrainingPlan plan, Path checkpoin
               dense == null ? null : dense.model(),
               kept.state());
       if (scoring != null) {
+        scoring.prepare(loaded);
         trainer.evaluateBy(() -> scoring.ask(loaded, "evaluate", Progress.NONE).scores());
       }
       long started = System.nanoTime();

@@ -63,7 +63,12 @@ public final class Tutorial {
     try (FolderLock _ = FolderLock.of(out);
         Device device = Devices.openForTraining(settings.device())) {
       RunFile run = RunFile.open(out, settings, resume);
-      return new Tutorial(settings, out, progress, device, run).run();
+      try {
+        return new Tutorial(settings, out, progress, device, run).run();
+      } catch (HalveException refused) {
+        run.forgetIfEmpty();
+        throw refused;
+      }
     }
   }
 
@@ -128,8 +133,7 @@ public final class Tutorial {
       trainingRun.forget();
     }
     SquadDataset questions = QuestionData.train(settings.data(), progress);
-    Examination scoring = plan.scoring(settings.evaluation()) == null ? null : examination();
-    Steps.Trained trained = trainingRun.run(device, questions, scoring, progress);
+    Steps.Trained trained = trainingRun.run(device, questions, examination(), progress);
     run.put("train_questions", questions.examples().size());
     run.addLoss(new LossCurve(stage, trained.loss(), trained.scores()));
     run.done(stage, trained.seconds());

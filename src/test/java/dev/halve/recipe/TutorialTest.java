@@ -9,6 +9,8 @@ import dev.halve.core.io.Json;
 import dev.halve.core.io.Safetensors;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.core.sparse.SparsityPattern;
+import dev.halve.qa.Answer;
+import dev.halve.qa.Example;
 import dev.halve.qa.Predictions;
 import dev.halve.qa.SquadDataset;
 import dev.halve.qa.SquadScore;
@@ -235,7 +237,7 @@ class TutorialTest {
     assertThat(process.waitFor()).as(output).isEqualTo(2);
     assertThat(output)
         .contains("cannot write " + folder.resolve("checkpoint.safetensors") + ": File too large");
-    assertThat(names(folder)).containsExactly("run.json");
+    assertThat(names(folder)).isEmpty();
   }
 
   private Process start(String before) throws IOException {
@@ -284,6 +286,49 @@ class TutorialTest {
     assertThatThrownBy(() -> Tutorial.run(other, straight, true, Progress.NONE))
         .isInstanceOf(HalveException.class)
         .hasMessageContaining("other settings (features.max_length was 24, now 20)");
+  }
+
+  /** Hours of training lie before the first of them is asked. */
+  @Test
+  void evaluationQuestionsThatAreNoGoodAreRefusedBeforeTheTraining() throws IOException {
+    assertRefusedBeforeTraining(folder.resolve("none.json"), "none.json: no such file");
+    Path eval = Files.writeString(folder.resolve("eval.json"), "{}");
+    assertRefusedBeforeTraining(eval, "not a SQuAD file");
+    String context = "the city arl has two towers . ".repeat(10);
+    new SquadDataset(
+            "long",
+            List.of(new Example("q", "how many towers ?", context, List.of(new Answer("two", 17)))))
+        .write(eval);
+    assertRefusedBeforeTraining(eval, "64 tokens", "40 positions");
+  }
+
+  private void assertRefusedBeforeTraining(Path eval, String... named) {
+    TutorialSettings settings = TinyFolder.settings(shared, 3600);
+    TutorialSettings unasked =
+        new TutorialSettings(
+            settings.preset(),
+            settings.model(),
+            settings.device(),
+            DataSettings.files(shared.resolve("train.json"), eval),
+            new FeatureSettings(64, 0),
+            settings.fineTune(),
+            settings.pruning(),
+            settings.retrain(),
+            settings.evaluation(),
+            settings.latency());
+    List<String> stages = new ArrayList<>();
+    Progress listener =
+        new Progress() {
+          @Override
+          public void begin(String stage, long total, String unit) {
+            stages.add(stage);
+          }
+        };
+    assertThatThrownBy(() -> Tutorial.run(unasked, folder.resolve("out"), false, listener))
+        .isInstanceOf(HalveException.class)
+        .hasMessageContainingAll(named);
+    assertThat(stages).isEmpty();
+    assertThat(folder.resolve("out")).doesNotExist();
   }
 
   @Test
