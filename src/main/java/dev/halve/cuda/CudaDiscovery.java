@@ -67,13 +67,16 @@ final class CudaDiscovery {
     if (problem.isEmpty()) {
       return new Finding("cuda:" + device, true, description, "", details);
     }
+    return absent("cuda:" + device, description + ": " + problem, details);
+  }
+
+  /**
+   * @param problem and the way out, with "; " between the two
+   */
+  private static Finding absent(String name, String problem, Map<String, String> details) {
     int semicolon = problem.indexOf("; ");
     return new Finding(
-        "cuda:" + device,
-        false,
-        description + ": " + problem.substring(0, semicolon),
-        problem.substring(semicolon + 2),
-        details);
+        name, false, problem.substring(0, semicolon), problem.substring(semicolon + 2), details);
   }
 
   private static Finding nvrtc() {
@@ -84,7 +87,7 @@ final class CudaDiscovery {
             "NVRTC %s, found as %s".formatted(dotted(Nvrtc.version()), Nvrtc.path()),
             "",
             Map.of("version", String.valueOf(Nvrtc.version())))
-        : absent("nvrtc", "the CUDA run-time compiler was not found", Nvrtc.ADVICE);
+        : absent("nvrtc", Nvrtc.absence(), Map.of());
   }
 
   /**
@@ -103,7 +106,7 @@ final class CudaDiscovery {
       return "the driver supports CUDA %s at most; %s".formatted(dotted(driver), DRIVER_ADVICE);
     }
     if (nvrtc == 0) {
-      return "the CUDA run-time compiler NVRTC was not found; " + Nvrtc.ADVICE;
+      return Nvrtc.absence();
     }
     if (nvrtc < oldestNvrtc(gpu)) {
       return "NVRTC %s is too old for %s; install the CUDA toolkit %s or newer"

@@ -21,7 +21,26 @@ import org.bytedeco.javacpp.Loader;
  * cuda-redist jar on the class path. It needs no GPU and no driver.
  */
 final class Nvrtc {
-  private static final NativeLibrary LIBRARY = find();
+  private static final NativeLibrary LIBRARY;
+
+  /** Why it is absent, where it is, and the way out, with "; " between the two. */
+  private static final String ABSENCE;
+
+  static {
+    NativeLibrary library = installed();
+    String absence =
+        "the CUDA run-time compiler NVRTC was not found; install the CUDA toolkit (12.5 or newer),"
+            + " or build Halve with 'mvn -Pnvrtc package', which brings NVRTC";
+    try {
+      library = library.present() ? library : bundled();
+    } catch (IOException failure) {
+      absence =
+          "NVRTC cannot be extracted from cuda-redist: %s; let it write 400 MB to %s, or install the CUDA toolkit"
+              .formatted(failure.getMessage(), System.getProperty("user.home"));
+    }
+    LIBRARY = library;
+    ABSENCE = absence;
+  }
 
   private static final MethodHandle VERSION = LIBRARY.function("nvrtcVersion", "JJ");
   private static final MethodHandle CREATE = LIBRARY.function("nvrtcCreateProgram", "JJJIJJ");
@@ -32,48 +51,41 @@ final class Nvrtc {
   private static final MethodHandle LOG = LIBRARY.function("nvrtcGetProgramLog", "JJ");
   private static final MethodHandle DESTROY = LIBRARY.function("nvrtcDestroyProgram", "J");
 
-  /** What to do where {@link #present} is false. */
-  static final String ADVICE =
-      "install the CUDA toolkit (12.5 or newer), or build Halve with 'mvn -Pnvrtc package', which"
-          + " brings NVRTC";
-
   private Nvrtc() {}
 
-  private static NativeLibrary find() {
-    NativeLibrary installed =
-        NativeLibrary.open(
-            List.of(
-                "libnvrtc.so.13",
-                "libnvrtc.so.12",
-                "libnvrtc.so",
-                "nvrtc64_130_0.dll",
-                "nvrtc64_120_0.dll"));
-    return installed.present() ? installed : bundled();
+  private static NativeLibrary installed() {
+    return NativeLibrary.open(
+        List.of(
+            "libnvrtc.so.13",
+            "libnvrtc.so.12",
+            "libnvrtc.so",
+            "nvrtc64_130_0.dll",
+            "nvrtc64_120_0.dll"));
   }
 
   /** The library inside JavaCPP's cuda-redist, extracted to JavaCPP's cache. */
-  private static NativeLibrary bundled() {
+  private static NativeLibrary bundled() throws IOException {
     String folder = "/org/bytedeco/cuda/" + Loader.getPlatform() + "/";
-    try {
-      // NVRTC loads its builtins from the folder it lies in.
-      for (String builtins : List.of("libnvrtc-builtins.so.13.1", "nvrtc-builtins64_131.dll")) {
-        Loader.cacheResource(Nvrtc.class, folder + builtins);
+    // NVRTC loads its builtins from the folder it lies in.
+    for (String builtins : List.of("libnvrtc-builtins.so.13.1", "nvrtc-builtins64_131.dll")) {
+      Loader.cacheResource(Nvrtc.class, folder + builtins);
+    }
+    for (String name : List.of("libnvrtc.so.13", "nvrtc64_130_0.dll")) {
+      var file = Loader.cacheResource(Nvrtc.class, folder + name);
+      if (file != null) {
+        return NativeLibrary.at(Path.of(file.getPath()));
       }
-      for (String name : List.of("libnvrtc.so.13", "nvrtc64_130_0.dll")) {
-        var file = Loader.cacheResource(Nvrtc.class, folder + name);
-        if (file != null) {
-          return NativeLibrary.at(Path.of(file.getPath()));
-        }
-      }
-    } catch (IOException unreadable) {
-      throw new HalveException(
-          "cannot extract NVRTC from cuda-redist: " + unreadable.getMessage(), unreadable);
     }
     return NativeLibrary.open(List.of());
   }
 
   static boolean present() {
     return LIBRARY.present();
+  }
+
+  /** Why {@link #present} is false and the way out, with "; " between the two. */
+  static String absence() {
+    return ABSENCE;
   }
 
   /** Where it was found. */
@@ -103,7 +115,7 @@ final class Nvrtc {
   static byte[] compile(
       String name, String source, Map<String, String> headers, List<String> options) {
     if (!present()) {
-      throw new HalveException("NVRTC, the CUDA run-time compiler, was not found; " + ADVICE);
+      throw new HalveException(ABSENCE);
     }
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment out = arena.allocate(JAVA_LONG);

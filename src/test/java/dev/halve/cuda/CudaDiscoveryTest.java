@@ -2,10 +2,18 @@ package dev.halve.cuda;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.junit.jupiter.api.Assumptions.assumeFalse;
 
 import dev.halve.core.HalveException;
 import dev.halve.engine.DeviceProvider.Finding;
+import java.io.File;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledOnOs;
+import org.junit.jupiter.api.condition.OS;
+import org.junit.jupiter.api.io.TempDir;
 
 class CudaDiscoveryTest {
   private static GpuProperties gpu(int major, int minor) {
@@ -46,6 +54,43 @@ class CudaDiscoveryTest {
       assertThat(finding.available() || !finding.advice().isBlank())
           .as("%s says what to do", finding.name())
           .isTrue();
+    }
+  }
+
+  /** A jar with NVRTC, and not a folder anywhere that it could be extracted to. */
+  @Test
+  @EnabledOnOs(value = OS.LINUX, disabledReason = "nobody may write to /proc, not even root")
+  void anNvrtcThatCannotBeExtractedIsOneMoreFinding(@TempDir Path folder) throws Exception {
+    assumeFalse(Nvrtc.present(), "NVRTC is there, and nothing has to be extracted");
+    Path jar = Files.createDirectories(folder.resolve("org/bytedeco/cuda/linux-x86_64"));
+    Files.writeString(jar.resolve("libnvrtc.so.13"), "a library");
+    Files.writeString(jar.resolve("libnvrtc-builtins.so.13.1"), "another");
+    Process process =
+        new ProcessBuilder(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "--enable-native-access=ALL-UNNAMED",
+                "-Dorg.bytedeco.javacpp.cachedir=/proc/none",
+                "-Dorg.bytedeco.javacpp.platform=linux-x86_64",
+                "-Duser.home=/proc/none",
+                "-Djava.io.tmpdir=/proc/none",
+                "-cp",
+                System.getProperty(
+                        "surefire.test.class.path", System.getProperty("java.class.path"))
+                    + File.pathSeparator
+                    + folder,
+                Findings.class.getName())
+            .redirectErrorStream(true)
+            .start();
+    String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    assertThat(process.waitFor()).as(output).isZero();
+    assertThat(output)
+        .containsPattern("Finding\\[name=nvrtc, available=false, .*cannot be extracted");
+  }
+
+  /** Prints what there is. */
+  static final class Findings {
+    public static void main(String[] arguments) {
+      CudaDiscovery.discover().forEach(System.out::println);
     }
   }
 
