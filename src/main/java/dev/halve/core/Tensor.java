@@ -16,6 +16,9 @@ public final class Tensor {
   /** Alignment of every allocation in bytes: one cache line, and the widest CPU vector. */
   public static final long ALIGNMENT = 64;
 
+  /** The bits of the least double that rounds to infinity in F32. */
+  private static final long BEYOND_F32 = Double.doubleToRawLongBits(0x1.ffffffp127);
+
   /** Elements that are converted at a time: they stay in the first-level cache. */
   private static final int CONVERTED = 4096;
 
@@ -128,6 +131,13 @@ public final class Tensor {
       case F64 -> (float) segment.getAtIndex(ValueLayout.JAVA_DOUBLE, index);
       default -> throw new IllegalStateException(dtype + " holds no floats");
     };
+  }
+
+  /** One element with all its digits; floating types only. */
+  public double getDouble(long index) {
+    return dtype == DType.F64
+        ? segment.getAtIndex(ValueLayout.JAVA_DOUBLE, index)
+        : getFloat(index);
   }
 
   /** Stores one element, rounded to nearest even; F32, F16, BF16 and F64 only. */
@@ -280,13 +290,14 @@ public final class Tensor {
   }
 
   /**
-   * This tensor, known to be finite.
+   * This tensor, known to be finite in F32 too.
    *
-   * @throws HalveException if an element is NaN or infinite, or none is a floating-point number;
-   *     the message begins with the given name and says where
+   * @throws HalveException if an element is NaN, infinite or beyond F32, or none is a
+   *     floating-point number; the message begins with the given name and says where
    */
   public Tensor requireFinite(String name) {
-    return requireFloats(name).require(name, firstFrom(0));
+    return requireFloats(name)
+        .require(name, dtype == DType.F64 ? firstOf64Bits(BEYOND_F32) : firstFrom(0));
   }
 
   private Tensor requireFloats(String name) {
@@ -301,7 +312,11 @@ public final class Tensor {
     if (bad < 0) {
       return this;
     }
-    String what = Float.isNaN(getFloat(bad)) ? "NaN" : "infinite";
+    double value = getDouble(bad);
+    String what = Double.isNaN(value) ? "NaN" : "infinite";
+    if (Double.isFinite(value)) {
+      what = value + ", which F32 cannot hold,";
+    }
     long at = bad;
     long[] place = shape.extents();
     for (int axis = place.length - 1; axis >= 0; axis--) {

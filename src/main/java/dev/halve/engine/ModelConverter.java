@@ -237,9 +237,9 @@ final class ModelConverter {
     }
     Tensor result = Tensor.allocate(arena, dtype, tensor.shape().extents());
     for (long i = 0; i < tensor.elements(); i++) {
-      float value = tensor.getFloat(i);
-      result.setFloat(i, value);
-      if (Float.isInfinite(result.getFloat(i)) && !Float.isInfinite(value)) {
+      double value = tensor.getDouble(i);
+      result.setFloat(i, (float) value);
+      if (Float.isInfinite(result.getFloat(i)) && Double.isFinite(value)) {
         throw new HalveException(
             "%s: tensor %s has %s at %d, which %s cannot hold; BF16 can"
                 .formatted(weights.origin(), name, value, i, dtype));

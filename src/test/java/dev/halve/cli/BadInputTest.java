@@ -9,6 +9,7 @@ import dev.halve.core.io.Safetensors;
 import dev.halve.core.io.SafetensorsWriter;
 import java.io.IOException;
 import java.lang.foreign.Arena;
+import java.lang.foreign.ValueLayout;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.channels.FileChannel;
@@ -16,6 +17,7 @@ import java.nio.channels.FileLock;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -127,7 +129,7 @@ class BadInputTest {
       throws IOException {
     Path model = Files.createDirectories(folder.resolve("model"));
     for (String file : new String[] {"config.json", "tokenizer.json"}) {
-      Files.copy(good.resolve(file), model.resolve(file));
+      Files.copy(good.resolve(file), model.resolve(file), StandardCopyOption.REPLACE_EXISTING);
     }
     try (Safetensors weights = Safetensors.open(good);
         Arena arena = Arena.ofConfined()) {
@@ -158,6 +160,32 @@ class BadInputTest {
             });
     assertRefused(prune(model, folder.resolve("out")), "model.safetensors", TENSOR, "NaN");
     assertThat(folder.resolve("out/model.safetensors")).doesNotExist();
+  }
+
+  @Test
+  void aWeightBeyondSinglePrecision() throws IOException {
+    Path out = folder.resolve("out");
+    Path linear = modelWith(TENSOR, BadInputTest::withAHugeDouble);
+    assertRefused(prune(linear, out), TENSOR, "1.0E300, which F32 cannot hold, at [0, 7]");
+    // What no product reads is looked at where it is rounded.
+    String norm = "bert.embeddings.LayerNorm.weight";
+    Object[] convert = {
+      "convert", "--model", modelWith(norm, BadInputTest::withAHugeDouble), "--out", out, "--to"
+    };
+    assertRefused(
+        halve(with(convert, "dense", "--dtype", "float32")),
+        norm,
+        "1.0E300 at 7, which F32 cannot hold; find undamaged weights");
+    assertRefused(halve(with(convert, "onnx")), norm, "1.0E300 at 7, which F32 cannot hold");
+    assertThat(out.resolve("model.safetensors")).doesNotExist();
+    assertThat(halve(with(convert, "dense")).exitCode()).isZero();
+  }
+
+  private static Tensor withAHugeDouble(Tensor tensor) {
+    Tensor doubles = Tensor.allocate(Arena.ofAuto(), DType.F64, tensor.shape().extents());
+    doubles.copyFrom(tensor);
+    doubles.segment().setAtIndex(ValueLayout.JAVA_DOUBLE, 7, 1e300);
+    return doubles;
   }
 
   @Test

@@ -91,6 +91,21 @@ class TensorTest {
         .hasMessageContaining("layer.weight (BF16 [2, 3, 4]) is infinite at [0, 1, 2]");
   }
 
+  @Test
+  void aDoubleThatIsInfiniteInF32IsNotFinite() {
+    Tensor weight = Tensor.allocate(Arena.ofAuto(), DType.F64, 2, 3);
+    // The last double that rounds to a float, and the next one.
+    double last = Math.nextDown(Float.MAX_VALUE + Math.ulp(Float.MAX_VALUE) / 2.0);
+    weight.segment().setAtIndex(ValueLayout.JAVA_DOUBLE, 2, -last);
+    assertThat(weight.requireFinite("w")).isSameAs(weight);
+    weight.segment().setAtIndex(ValueLayout.JAVA_DOUBLE, 4, -Math.nextUp(last));
+    assertThatThrownBy(() -> weight.requireFinite("w"))
+        .isInstanceOf(HalveException.class)
+        .hasMessageContaining("w (F64 [2, 3]) is -3.4028235677973366E38, which F32 cannot hold")
+        .hasMessageContaining("at [1, 1]");
+    assertThat(weight.requireNoNaN("w")).isSameAs(weight);
+  }
+
   @ParameterizedTest
   @EnumSource(names = {"I8", "U8", "I64", "BOOL"})
   void whatHoldsNoFloatsIsNotFinite(DType dtype) {
