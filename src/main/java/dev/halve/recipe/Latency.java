@@ -47,9 +47,15 @@ public final class Latency {
    *
    * @param lengths a file with the length of a row on each line, used in turn and over again; null
    *     for rows of full length
+   * @throws HalveException if a full row is longer than the model takes
    */
   static List<PackedBatch> batches(BertConfig config, LatencySettings settings, Path lengths) {
-    int seq = Math.min(settings.seq(), config.maxPositionEmbeddings());
+    int seq = settings.seq();
+    if (seq > config.maxPositionEmbeddings()) {
+      throw new HalveException(
+          "rows of %d tokens are longer than the model's %d positions; lower seq to %d"
+              .formatted(seq, config.maxPositionEmbeddings(), config.maxPositionEmbeddings()));
+    }
     int[] rowLengths = lengths == null ? new int[] {seq} : lengths(lengths, seq);
     SplittableRandom random = new SplittableRandom(1);
     List<PackedBatch> batches = new ArrayList<>();

@@ -34,4 +34,9 @@ public record LatencySettings(
     Settings.require(repeats >= 1, "repeats", "1 or more", repeats);
     Settings.require(maxSeconds > 0, "max seconds", "above 0", maxSeconds);
   }
+
+  /** The same with rows of no more than so many tokens. */
+  LatencySettings withSeqAtMost(int tokens) {
+    return new LatencySettings(batchSizes, Math.min(seq, tokens), warmup, repeats, maxSeconds);
+  }
 }

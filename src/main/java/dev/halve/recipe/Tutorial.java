@@ -208,7 +208,10 @@ public final class Tutorial {
     try (BenchmarkEncoder denseRuns = BenchmarkEncoder.of(dense);
         BenchmarkEncoder sparseRuns = BenchmarkEncoder.of(sparse)) {
       return Latency.measure(
-          Latency.batches(dense.config(), settings.latency(), null),
+          Latency.batches(
+              dense.config(),
+              settings.latency().withSeqAtMost(dense.config().maxPositionEmbeddings()),
+              null),
           List.of(
               new Latency.Candidate("halve", "dense", "eager", denseRuns::eager),
               new Latency.Candidate("halve", "2:4", "eager", sparseRuns::eager),

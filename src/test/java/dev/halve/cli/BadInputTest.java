@@ -542,4 +542,7 @@ class BadInputTest {
     assertRefused(
         halve("eval", "--model", good, "--eval", questions, "--data", "squad"), "--data squad");
   }
+    assertRefused(halve("bench", "--model", good, "--seq", 129), "129", "128 positions", "seq");
+    assertRefused(
+        halve("bench", "--model", good, "--training", "--seq", 129), "129", "128 positions", "seq");
 }
