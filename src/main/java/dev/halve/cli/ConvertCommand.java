@@ -78,6 +78,12 @@ final class ConvertCommand extends HalveCommand {
         converted.folder(),
         Numbers.bytes(converted.toBytes()),
         Numbers.bytes(converted.fromBytes()));
+    if (converted.compressed() == 0
+        && converted.leftDense().stream().noneMatch(name -> name.contains(": "))
+        && !converted.leftDense().isEmpty()) {
+      console.print("left dense, all of it: no weight is 2:4; prune the model first (halve prune)");
+      return;
+    }
     for (String name : converted.leftDense()) {
       console.print(
           name.contains(": ") ? "left dense: " + name : "left dense, it is not 2:4: " + name);

@@ -54,6 +54,11 @@ final class ModelConverter {
     });
   }
 
+  /** How many weights the layout has; known after entries. */
+  int compressed() {
+    return compressed.size();
+  }
+
   /** Names of the encoder's linear weights that the layout does not have; known after entries. */
   List<String> leftDense() {
     return leftDense;
@@ -241,8 +246,14 @@ final class ModelConverter {
       result.setFloat(i, (float) value);
       if (Float.isInfinite(result.getFloat(i)) && Double.isFinite(value)) {
         throw new HalveException(
-            "%s: tensor %s has %s at %d, which %s cannot hold; BF16 can"
-                .formatted(weights.origin(), name, value, i, dtype));
+            "%s: tensor %s has %s at %d, which %s cannot hold; %s"
+                .formatted(
+                    weights.origin(),
+                    name,
+                    value,
+                    i,
+                    dtype,
+                    Float.isFinite((float) value) ? "BF16 can" : "find undamaged weights"));
       }
     }
     return result;

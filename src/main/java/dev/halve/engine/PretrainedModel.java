@@ -222,10 +222,11 @@ public final class PretrainedModel implements AutoCloseable {
    * What a conversion did.
    *
    * @param fromBytes of the tensors as they were stored
+   * @param compressed how many weights the layout has
    * @param leftDense names of the encoder's linear weights that the layout does not have, after a
    *     colon why, where they are 2:4
    */
-  public record Converted(long fromBytes, long toBytes, List<String> leftDense) {}
+  public record Converted(long fromBytes, long toBytes, int compressed, List<String> leftDense) {}
 
   /**
    * Writes the stored model into a Hugging Face folder, every tensor with its bits, one at a time:
@@ -323,7 +324,8 @@ public final class PretrainedModel implements AutoCloseable {
   private static Converted converted(
       ModelConverter converter, List<SafetensorsWriter.Entry> entries) {
     long bytes = entries.stream().mapToLong(SafetensorsWriter.Entry::bytes).sum();
-    return new Converted(converter.storedBytes(), bytes, List.copyOf(converter.leftDense()));
+    return new Converted(
+        converter.storedBytes(), bytes, converter.compressed(), List.copyOf(converter.leftDense()));
   }
 
   /** The stored tensors; they are closed with this. */

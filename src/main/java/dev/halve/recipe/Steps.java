@@ -238,6 +238,7 @@ public final class Steps {
    * @param fromBytes of the model's weights
    * @param leftDense names of the encoder's linear weights that are not 2:4
    */
+   * @param compressed how many of its weights the form compresses
   @JsonNaming(SnakeCaseStrategy.class)
   public record Converted(
       @JsonSerialize(using = ToStringSerializer.class) Path folder,
@@ -245,6 +246,7 @@ public final class Steps {
       long toBytes,
       List<String> leftDense) {}
 
+      int compressed,
   /**
    * Brings a model into another form, every bit kept, one tensor at a time: a model may be larger
    * than memory.
@@ -271,7 +273,12 @@ public final class Steps {
               ? stored.exportOnnx(out, done -> stage.advance(done, ""))
               : stored.convert(out, form.layout, dtype, done -> stage.advance(done, ""));
       stage.end();
-      return new Converted(out, converted.fromBytes(), converted.toBytes(), converted.leftDense());
+      return new Converted(
+          out,
+          converted.fromBytes(),
+          converted.toBytes(),
+          converted.compressed(),
+          converted.leftDense());
     }
   }
 

@@ -378,6 +378,21 @@ class CommandsTest {
   }
 
   @Test
+  void aDenseModelIsNotCompressedButPrunedFirst() {
+    Object[] convert = {
+      "convert", "--model", model, "--to", "2:4", "--out", folder.resolve("no-zeros")
+    };
+    assertThat(succeed(convert).out().lines())
+        .hasSize(2)
+        .last()
+        .asString()
+        .contains("no weight is 2:4; prune the model first");
+    JsonNode converted = json(convert);
+    assertThat(converted.get("compressed").asInt()).isZero();
+    assertThat(converted.get("left_dense").size()).isEqualTo(12);
+  }
+
+  @Test
   void benchPrintsOneRowForEachCandidateAndBatch() {
     Object[] bench = {
       "bench", "--device", "cpu", "--model", sparse, "--batches", "1,2", "--seq", 16, "--repeats", 3
