@@ -50,7 +50,11 @@ class ExamplesTest {
   @Test
   void theExamplesOfEveryCommand() {
     for (CommandLine command : commandLine().getSubcommands().values()) {
-      assertTaken(command.getCommandName(), command.getUsageMessage(), 1);
+      String usage = command.getUsageMessage();
+      assertTaken(command.getCommandName(), usage, 1);
+      // What is copied is a whole command line: none is wrapped without a backslash.
+      assertThat(usage.substring(usage.indexOf("Examples:\n")).replace("\\\n", "").lines().skip(1))
+          .allSatisfy(line -> assertThat(line).startsWith("  ./halve "));
     }
   }
 
