@@ -38,7 +38,8 @@ import picocli.CommandLine.Option;
           + " half-pruned",
       "  ./halve prune --model dense --method sparsegpt --calibration train.json --out pruned",
       "  ./halve prune --model dense --method sparsegpt --calibration train.json --reconstruct 100"
-          + " --retrain --train train.json --epochs 8 --out recovered",
+          + " \\",
+      "      --retrain --train train.json --epochs 8 --out recovered",
       "  ./halve prune --model dense --compare --calibration train.json --eval dev.json",
       "  ./halve prune --model dense --sensitivity --calibration train.json --plot layers.png"
     })
@@ -145,7 +146,11 @@ final class PruneCommand extends HalveCommand {
   private void compare(Console console, TerminalProgress progress) {
     MethodComparison comparison =
         Comparison.compare(
-            model.orElse(ModelOption.EMBEDDED), method.comparison(), questions(), progress);
+            model.orElse(ModelOption.EMBEDDED),
+            device.name(),
+            method.comparison(),
+            questions(),
+            progress);
     if (json()) {
       console.json(comparison);
     } else {
@@ -160,7 +165,12 @@ final class PruneCommand extends HalveCommand {
       Output.requireFile(plot);
     }
     SensitivityRanking ranking =
-        Sensitivity.rank(model.orElse(ModelOption.EMBEDDED), method.plan(), questions(), progress);
+        Sensitivity.rank(
+            model.orElse(ModelOption.EMBEDDED),
+            device.name(),
+            method.plan(),
+            questions(),
+            progress);
     if (json()) {
       console.json(ranking);
     } else {

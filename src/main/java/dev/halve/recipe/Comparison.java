@@ -23,12 +23,12 @@ public final class Comparison {
    * @param asked null for no scores
    */
   public static MethodComparison compare(
-      String model, List<PruningPlan> plans, Questions asked, Progress progress) {
-    try (Device cpu = Devices.open("cpu");
+      String model, String device, List<PruningPlan> plans, Questions asked, Progress progress) {
+    try (Device opened = Devices.openForTraining(device);
         LoadedModel loaded =
             asked == null
-                ? LoadedModel.ofEncoder(model, cpu, progress)
-                : LoadedModel.open(model, cpu, 0, progress)) {
+                ? LoadedModel.ofEncoder(model, opened, progress)
+                : LoadedModel.open(model, opened, 0, progress)) {
       loaded.model().toDense();
       List<PackedBatch> text =
           Calibration.batches(

@@ -24,12 +24,12 @@ public final class Sensitivity {
    *     else every layer takes an evaluation
    */
   public static SensitivityRanking rank(
-      String model, PruningPlan plan, Questions asked, Progress progress) {
-    try (Device cpu = Devices.open("cpu");
+      String model, String device, PruningPlan plan, Questions asked, Progress progress) {
+    try (Device opened = Devices.openForTraining(device);
         LoadedModel loaded =
             asked == null
-                ? LoadedModel.ofEncoder(model, cpu, progress)
-                : LoadedModel.open(model, cpu, 0, progress)) {
+                ? LoadedModel.ofEncoder(model, opened, progress)
+                : LoadedModel.open(model, opened, 0, progress)) {
       loaded.model().toDense();
       List<PackedBatch> text =
           Calibration.batches(loaded.tokenizer(), loaded.model().bert(), plan.calibration());

@@ -114,7 +114,8 @@ public final class Steps {
   /**
    * The same, and brings the pruned model's blocks back to the dense model's.
    *
-   * @param device where activations are computed, for methods that look at them
+   * @param device where activations are computed; {@code auto} is the CPU for methods that look at
+   *     none
    * @param reconstruction on the text that the plan calibrates on; null for none
    */
   public static Pruned prune(
@@ -130,7 +131,8 @@ public final class Steps {
     }
     Output.require(out);
     boolean activations = plan.needsText() || reconstruction != null;
-    try (Device opened = Devices.openForTraining(activations ? device : "cpu");
+    boolean anywhere = !activations && device.equals("auto");
+    try (Device opened = Devices.openForTraining(anywhere ? "cpu" : device);
         LoadedModel loaded = LoadedModel.ofEncoder(model, opened, progress)) {
       loaded.model().toDense();
       List<PackedBatch> calibration = loaded.calibration(plan);
@@ -236,17 +238,17 @@ public final class Steps {
    * What a conversion did.
    *
    * @param fromBytes of the model's weights
+   * @param compressed how many of its weights the form compresses
    * @param leftDense names of the encoder's linear weights that are not 2:4
    */
-   * @param compressed how many of its weights the form compresses
   @JsonNaming(SnakeCaseStrategy.class)
   public record Converted(
       @JsonSerialize(using = ToStringSerializer.class) Path folder,
       long fromBytes,
       long toBytes,
+      int compressed,
       List<String> leftDense) {}
 
-      int compressed,
   /**
    * Brings a model into another form, every bit kept, one tensor at a time: a model may be larger
    * than memory.

@@ -335,6 +335,10 @@ class BadInputTest {
         "cpu",
         "cuda:0",
         "auto");
+    Object[] shown = {"prune", "--model", good, "--device", "tpu", "--calibration", questions};
+    assertRefused(pruneBy(good, "--device", "tpu"), "tpu", "auto");
+    assertRefused(halve(with(shown, "--compare")), "tpu", "auto");
+    assertRefused(halve(with(shown, "--sensitivity")), "tpu", "auto");
     assertRefused(halve("eval", "--model", good, "--data", "trivia"), "trivia", "squad");
     assertRefused(halve("tutorial", "--preset", "huge"), "huge", "quick");
   }
@@ -538,11 +542,11 @@ class BadInputTest {
     assertRefused(halve("convert", "--model", good, "--to", "3:4", "--out", "x"), "2:4", "3:4");
     assertRefused(halve("bench", "--model", good, "--modes", "fast"), "eager or compiled", "fast");
     assertRefused(halve("bench", "--model", good, "--peer", "torch"), "onnxruntime", "torch");
+    assertRefused(halve("bench", "--model", good, "--seq", 129), "129", "128 positions", "seq");
+    assertRefused(
+        halve("bench", "--model", good, "--training", "--seq", 129), "129", "128 positions", "seq");
     assertRefused(halve("quickstart", "--in", 10), "multiple of 4", "10");
     assertRefused(
         halve("eval", "--model", good, "--eval", questions, "--data", "squad"), "--data squad");
   }
-    assertRefused(halve("bench", "--model", good, "--seq", 129), "129", "128 positions", "seq");
-    assertRefused(
-        halve("bench", "--model", good, "--training", "--seq", 129), "129", "128 positions", "seq");
 }

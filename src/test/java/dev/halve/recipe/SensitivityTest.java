@@ -65,7 +65,7 @@ class SensitivityTest {
   @Test
   void aLayersLossIsThatOfTheModelInWhichItAloneIsPruned() {
     SensitivityRanking ranking =
-        Sensitivity.rank(model, plan(PruningMethod.MAGNITUDE, 0), questions, Progress.NONE);
+        Sensitivity.rank(model, "cpu", plan(PruningMethod.MAGNITUDE, 0), questions, Progress.NONE);
     assertThat(ranking.layers()).hasSize(12);
     assertThat(ranking.layers()).isSortedAccordingTo((a, b) -> Double.compare(b.loss(), a.loss()));
     assertThat(ranking.questions()).isEqualTo(12);
@@ -119,7 +119,7 @@ class SensitivityTest {
   @Test
   void withoutQuestionsLayersAreRankedByTheirProducts() {
     SensitivityRanking ranking =
-        Sensitivity.rank(model, plan(PruningMethod.SPARSEGPT, 0), null, Progress.NONE);
+        Sensitivity.rank(model, "cpu", plan(PruningMethod.SPARSEGPT, 0), null, Progress.NONE);
     assertThat(ranking.layers())
         .hasSize(12)
         .isSortedAccordingTo(
@@ -150,7 +150,7 @@ class SensitivityTest {
     assertThat(pruned.keptDense()).hasSize((int) dense).isNotEmpty();
     assertThat(pruned.sparsity()).isBetween(0.35, 0.4);
     String mostSensitive =
-        Sensitivity.rank(model, plan(PruningMethod.WANDA, 0), null, Progress.NONE)
+        Sensitivity.rank(model, "cpu", plan(PruningMethod.WANDA, 0), null, Progress.NONE)
             .layers()
             .getFirst()
             .layer();
@@ -175,10 +175,10 @@ class SensitivityTest {
       plans.add(plan(method, 0));
       plans.add(plan(method, 0).with(method, true));
     }
-    MethodComparison comparison = Comparison.compare(model, plans, questions, Progress.NONE);
+    MethodComparison comparison = Comparison.compare(model, "cpu", plans, questions, Progress.NONE);
     // Backwards each method meets what the others left; it must have been the same dense model.
     MethodComparison backwards =
-        Comparison.compare(model, plans.reversed(), questions, Progress.NONE);
+        Comparison.compare(model, "cpu", plans.reversed(), questions, Progress.NONE);
     assertThat(comparison.methods()).hasSize(8);
     for (int i = 0; i < 8; i++) {
       MethodComparison.Method method = comparison.methods().get(i);
