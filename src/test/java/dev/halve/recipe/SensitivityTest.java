@@ -2,6 +2,7 @@ package dev.halve.recipe;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
+import static org.assertj.core.api.Assertions.withinPercentage;
 
 import dev.halve.core.Tensor;
 import dev.halve.core.io.Safetensors;
@@ -12,6 +13,7 @@ import dev.halve.engine.Devices;
 import dev.halve.engine.Linear;
 import dev.halve.engine.PackedBatch;
 import dev.halve.engine.ReferenceBert;
+import dev.halve.engine.TrainingGpu;
 import dev.halve.qa.QaFeature;
 import dev.halve.qa.QaFeatures;
 import dev.halve.report.MethodComparison;
@@ -193,6 +195,40 @@ class SensitivityTest {
     assertThat(mean(comparison, 4)).as("sparsegpt").isLessThan(mean(comparison, 2));
     assertThat(mean(comparison, 2)).as("wanda").isLessThan(mean(comparison, 0));
     assertThat(Files.readAllBytes(folder.resolve("model/model.safetensors"))).isEqualTo(before);
+  }
+
+  @Test
+  void aGpuMeasuresWhatTheCpuDoes() {
+    TrainingGpu.open().close();
+    // As wide as heads must be on a GPU.
+    Path wide = folder.resolve("wide");
+    TinyFolder.write(wide, 64);
+    String model = wide.resolve("model").toString();
+    List<PruningPlan> plans =
+        List.of(
+            plan(PruningMethod.MAGNITUDE, 0),
+            plan(PruningMethod.WANDA, 0).with(PruningMethod.WANDA, true),
+            plan(PruningMethod.SPARSEGPT, 0));
+    MethodComparison cpu = Comparison.compare(model, "cpu", plans, questions, Progress.NONE);
+    MethodComparison gpu = Comparison.compare(model, "cuda:0", plans, questions, Progress.NONE);
+    for (int i = 0; i < plans.size(); i++) {
+      // Activations have 8 bits there, which moves an error by a share of itself.
+      assertThat(mean(gpu, i))
+          .as(plans.get(i).label())
+          .isCloseTo(mean(cpu, i), withinPercentage(5));
+      assertThat(gpu.methods().get(i).score()).isNotNull();
+    }
+    SensitivityRanking ranking =
+        Sensitivity.rank(model, "cuda:0", plans.getFirst(), questions, Progress.NONE);
+    // Magnitudes are the same bits anywhere, and so are the layers that each of them leaves.
+    for (SensitivityRow row : ranking.layers()) {
+      assertThat(row.reconstructionError())
+          .as(row.layer())
+          .isEqualTo(gpu.methods().getFirst().reconstructionError().get(row.layer()));
+    }
+    SensitivityRanking onCpu =
+        Sensitivity.rank(model, "cpu", plans.getFirst(), questions, Progress.NONE);
+    assertThat(ranking.denseLoss()).isCloseTo(onCpu.denseLoss(), within(0.02));
   }
 
   private static double mean(MethodComparison comparison, int method) {
