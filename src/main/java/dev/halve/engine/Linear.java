@@ -2,6 +2,7 @@ package dev.halve.engine;
 
 import dev.halve.core.DType;
 import dev.halve.core.HalveException;
+import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.HybridTensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
