@@ -36,37 +36,7 @@ public record TutorialSettings(
     PruningMethod method,
     boolean permute,
     ReconstructionSettings reconstruction) {
-  /** Pruned by magnitude. */
-  public TutorialSettings(
-      String preset,
-      String model,
-      String device,
-      DataSettings data,
-      FeatureSettings features,
-      TrainingSettings fineTune,
-      PruningSettings pruning,
-      TrainingSettings retrain,
-      RecoverySettings recovery,
-      EvaluationSettings evaluation,
-      LatencySettings latency) {
-    this(
-        preset,
-        model,
-        device,
-        data,
-        features,
-        fineTune,
-        pruning,
-        retrain,
-        recovery,
-        evaluation,
-        latency,
-        PruningMethod.MAGNITUDE,
-        false,
-        null);
-  }
-
-  /** With a plain recovery. */
+  /** Pruned by magnitude, with a plain recovery. */
   public TutorialSettings(
       String preset,
       String model,
@@ -89,7 +59,10 @@ public record TutorialSettings(
         retrain,
         RecoverySettings.PLAIN,
         evaluation,
-        latency);
+        latency,
+        PruningMethod.MAGNITUDE,
+        false,
+        null);
   }
 
   public TutorialSettings {

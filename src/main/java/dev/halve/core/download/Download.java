@@ -322,13 +322,25 @@ public final class Download {
         return connection;
       }
       connection.disconnect();
-      URI next = uri.resolve(location);
-      if (!next.getScheme().equals(uri.getScheme()) && !next.getScheme().equals("https")) {
-        throw error("it redirects to " + next.getScheme() + ", which is not safe");
-      }
-      uri = next;
+      uri = redirected(uri, location);
     }
     throw error("it redirects more than " + MAX_REDIRECTS + " times");
+  }
+
+  private URI redirected(URI uri, String location) {
+    URI next;
+    try {
+      next = uri.resolve(location);
+    } catch (IllegalArgumentException e) {
+      throw new HalveException(error("it redirects to no address").getMessage(), e);
+    }
+    if (!next.getScheme().equals(uri.getScheme()) && !next.getScheme().equals("https")) {
+      throw error("it redirects to " + next.getScheme() + ", which is not safe");
+    }
+    if (next.getAuthority() == null) {
+      throw error("it redirects to no address");
+    }
+    return next;
   }
 
   /** A request without Range. The older client, for it alone limits the wait for a body's bytes. */

@@ -30,20 +30,20 @@ final class DenseAlgebra {
     }
   }
 
-  /** {@code c[m, n] -= a[m, k] · b[k, n]}, each from an index on, with the given row strides. */
-  static void subtractProduct(
-      int m,
-      int n,
-      int k,
-      MemorySegment a,
-      long aIndex,
-      int aStride,
-      MemorySegment b,
-      long bIndex,
-      int bStride,
-      MemorySegment c,
-      long cIndex,
-      int cStride) {
+  /**
+   * A row-major matrix among the doubles of a segment.
+   *
+   * @param first index of its first element
+   * @param stride elements from a row to the next
+   */
+  record Matrix(MemorySegment segment, long first, int stride) {
+    private DoublePointer pointer() {
+      return new Doubles(segment, first);
+    }
+  }
+
+  /** {@code c[m, n] -= a[m, k] · b[k, n]}. */
+  static void subtractProduct(int m, int n, int k, Matrix a, Matrix b, Matrix c) {
     openblas.cblas_dgemm(
         openblas.CblasRowMajor,
         openblas.CblasNoTrans,
@@ -52,13 +52,13 @@ final class DenseAlgebra {
         n,
         k,
         -1,
-        new Doubles(a, aIndex),
-        aStride,
-        new Doubles(b, bIndex),
-        bStride,
+        a.pointer(),
+        a.stride,
+        b.pointer(),
+        b.stride,
         1,
-        new Doubles(c, cIndex),
-        cStride);
+        c.pointer(),
+        c.stride);
   }
 
   /**

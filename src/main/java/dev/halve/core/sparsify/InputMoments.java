@@ -111,7 +111,12 @@ public final class InputMoments implements AutoCloseable {
           long start = (long) first * in;
           long tile = (long) row * in + column;
           DenseAlgebra.subtractProduct(
-              count, n, m, rows, start + row, in, sums, tile, in, product, 0, TILE);
+              count,
+              n,
+              m,
+              new DenseAlgebra.Matrix(rows, start + row, in),
+              new DenseAlgebra.Matrix(sums, tile, in),
+              new DenseAlgebra.Matrix(product, 0, TILE));
           // What lies below the diagonal is what lies above it.
           double times = row == column ? 1 : 2;
           for (int r = 0; r < count; r++) {

@@ -190,15 +190,9 @@ public final class SparseGptSparsifier extends Sparsifier {
                 count,
                 in - behind,
                 width,
-                errors,
-                0,
-                block,
-                problem.factor,
-                corner,
-                in,
-                values,
-                behind,
-                in);
+                new DenseAlgebra.Matrix(errors, 0, block),
+                new DenseAlgebra.Matrix(problem.factor, corner, in),
+                new DenseAlgebra.Matrix(values, behind, in));
           }
         }
       }

@@ -30,6 +30,8 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Against a server on this machine that misbehaves as servers and networks do. */
 class DownloadTest {
@@ -443,6 +445,21 @@ class DownloadTest {
             });
     assertThatThrownBy(() -> fetch(known(uri)))
         .hasMessageContaining("redirects more than 10 times");
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"/sign in", "https:f"})
+  void aRedirectThatLeadsNowhereIsCalledOne(String location) {
+    URI uri =
+        serve(
+            "/f",
+            (exchange, _) -> {
+              exchange.getResponseHeaders().set("Location", location);
+              status(exchange, 302);
+            });
+    assertThatThrownBy(() -> fetch(known(uri)))
+        .isInstanceOf(HalveException.class)
+        .hasMessageContaining("it redirects to no address");
   }
 
   @Test
