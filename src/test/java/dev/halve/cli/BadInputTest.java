@@ -1,6 +1,7 @@
 package dev.halve.cli;
 
 import static dev.halve.cli.CommandLineRun.halve;
+import static dev.halve.cli.CommandLineRun.with;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.halve.core.DType;
@@ -433,10 +434,6 @@ class BadInputTest {
   private CommandLineRun pruneBy(Path model, Object... options) {
     Object[] command = {"prune", "--model", model, "--out", folder.resolve("out")};
     return halve(with(command, options));
-  }
-
-  private static Object[] with(Object[] first, Object... more) {
-    return Stream.concat(Arrays.stream(first), Arrays.stream(more)).toArray();
   }
 
   /** Who asks for something in vain should hear of it at once, not after hours. */

@@ -1,6 +1,7 @@
 package dev.halve.cli;
 
 import static dev.halve.cli.CommandLineRun.halve;
+import static dev.halve.cli.CommandLineRun.with;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
 
@@ -8,10 +9,8 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.regex.Pattern;
-import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -204,10 +203,6 @@ class CommandsTest {
     Object[] budget = {"prune", "--model", model, "--keep-dense", "20%", "--out"};
     assertThat(succeed(with(with(budget, folder.resolve("budget")), text)).out())
         .contains("kept dense, it suffers most: bert.encoder.layer");
-  }
-
-  private static Object[] with(Object[] first, Object... more) {
-    return Stream.concat(Arrays.stream(first), Arrays.stream(more)).toArray();
   }
 
   @Test

@@ -1,6 +1,7 @@
 package dev.halve.cli;
 
 import static dev.halve.cli.CommandLineRun.halve;
+import static dev.halve.cli.CommandLineRun.with;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
 
@@ -16,7 +17,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
@@ -106,12 +106,6 @@ class PredictTasksTest {
     JsonNode embedding = succeed(with(embed, "--json")).json().get("results").get(0);
     assertThat(embedding.get("embedding").size()).isEqualTo(FamilyReference.HIDDEN);
     assertThat(succeed(embed).out().strip().split(" ")).hasSize(FamilyReference.HIDDEN);
-  }
-
-  private static Object[] with(Object[] arguments, Object... more) {
-    Object[] all = Arrays.copyOf(arguments, arguments.length + more.length);
-    System.arraycopy(more, 0, all, arguments.length, more.length);
-    return all;
   }
 
   @ParameterizedTest

@@ -9,9 +9,9 @@ import dev.halve.core.Tensor;
 import dev.halve.cuda.RandomTensors.Operand;
 import dev.halve.engine.AdamW;
 import dev.halve.engine.BatchShape;
+import dev.halve.engine.HostCopy;
 import dev.halve.engine.Replay;
 import dev.halve.engine.StepScalars;
-import java.lang.foreign.Arena;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -82,8 +82,7 @@ class CudaGraphTest {
     ColumnSums sums = device.training().sums();
     IllegalArgumentException failure = new IllegalArgumentException("of the step");
     StepScalars scalars = new StepScalars(1, new AdamW(1e-3, 0.9, 0.999, 1e-8, 0, 1), 1);
-    try (Replay replay = device.openReplay();
-        Arena arena = Arena.ofConfined()) {
+    try (Replay replay = device.openReplay()) {
       assertThatThrownBy(() ->
               replay.run(
                   new BatchShape(64, 1, 64),
@@ -95,9 +94,7 @@ class CudaGraphTest {
                     throwIt(failure);
                   }))
           .isSameAs(failure);
-      Tensor host = Tensor.allocate(arena, DType.F32, 64);
-      device.download(output, host);
-      assertThat(host.toFloatArray()).containsOnly(0);
+      assertThat(HostCopy.floats(device, output)).containsOnly(0);
     }
   }
 
@@ -115,11 +112,8 @@ class CudaGraphTest {
     Runnable work = () -> device.operations().toFloat(wide.address(), x.address(), 1000);
     work.run();
     device.zero(wide.tensor());
-    try (CudaGraph graph = CudaGraph.record(device.context(), work);
-        Arena arena = Arena.ofConfined()) {
-      Tensor before = Tensor.allocate(arena, DType.F32, 1000);
-      device.download(wide.tensor(), before);
-      assertThat(before.toFloatArray()).containsOnly(0);
+    try (CudaGraph graph = CudaGraph.record(device.context(), work)) {
+      assertThat(HostCopy.floats(device, wide.tensor())).containsOnly(0);
       graph.launch(device.context());
       assertThat(wide.read()).isEqualTo(x.values());
     }

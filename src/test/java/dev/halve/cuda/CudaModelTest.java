@@ -12,6 +12,7 @@ import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.CompiledModel;
 import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
+import dev.halve.engine.HostCopy;
 import dev.halve.engine.ModelFamily;
 import dev.halve.engine.PackedBatch;
 import dev.halve.engine.Parameter;
@@ -323,12 +324,8 @@ class CudaModelTest {
   }
 
   private static float[] eager(Device device, BertForQuestionAnswering model, PackedBatch batch) {
-    try (Workspace workspace = new Workspace(device);
-        Arena arena = Arena.ofConfined()) {
-      Tensor logits = model.forward(Pass.inference(workspace, batch));
-      Tensor host = Tensor.allocate(arena, DType.F32, logits.shape().extents());
-      device.download(logits, host);
-      return host.toFloatArray();
+    try (Workspace workspace = new Workspace(device)) {
+      return HostCopy.floats(device, model.forward(Pass.inference(workspace, batch)));
     }
   }
 

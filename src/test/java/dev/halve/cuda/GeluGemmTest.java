@@ -3,8 +3,8 @@ package dev.halve.cuda;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.halve.core.DType;
-import dev.halve.core.Tensor;
 import dev.halve.cuda.RandomTensors.Operand;
+import dev.halve.engine.HostCopy;
 import dev.halve.engine.Parameter;
 import dev.halve.engine.Weight;
 import java.lang.foreign.Arena;
@@ -147,7 +147,7 @@ class GeluGemmTest {
       for (int o = 0; o < out; o++) {
         biasExpected[o] = bias.values()[o] + sums[o];
       }
-      assertThat(Reference.relativeError(read(bias.tensor()), biasExpected))
+      assertThat(Reference.relativeError(HostCopy.floats(device, bias.tensor()), biasExpected))
           .as("bias " + tile)
           .isLessThan(TOLERANCE);
     });
@@ -193,13 +193,5 @@ class GeluGemmTest {
   private static double derivative(double v) {
     double density = Math.exp(-v * v / 2) / Math.sqrt(2 * Math.PI);
     return 0.5 * (1 + Reference.erf(v / Math.sqrt(2))) + v * density;
-  }
-
-  private float[] read(Tensor tensor) {
-    try (Arena arena = Arena.ofConfined()) {
-      Tensor host = Tensor.allocate(arena, DType.F32, tensor.shape().extents());
-      device.download(tensor, host);
-      return host.toFloatArray();
-    }
   }
 }

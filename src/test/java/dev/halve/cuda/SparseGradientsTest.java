@@ -8,9 +8,9 @@ import dev.halve.cuda.RandomTensors.Operand;
 import dev.halve.engine.AdamW;
 import dev.halve.engine.BatchShape;
 import dev.halve.engine.DeviceBatch;
+import dev.halve.engine.HostCopy;
 import dev.halve.engine.Parameter;
 import java.lang.foreign.Arena;
-import java.lang.foreign.ValueLayout;
 import java.util.List;
 import org.assertj.core.data.Offset;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -49,9 +49,9 @@ class SparseGradientsTest {
         // Norms differ by rounding: nothing is clipped here.
         AdamW settings = new AdamW(1e-2, 0.9, 0.999, 1e-8, decay, 1e30);
         device.adamW(List.of(byRows), settings, step, norm);
-        double found = floats(device, norm)[0];
+        double found = HostCopy.floats(device, norm)[0];
         device.adamW(List.of(dense), settings, step, norm);
-        double expected = floats(device, norm)[0];
+        double expected = HostCopy.floats(device, norm)[0];
         assertThat(found).isCloseTo(expected, Offset.offset(1e-5 * expected));
         assertSame(device, byRows, dense, "step " + step);
       }
@@ -83,15 +83,19 @@ class SparseGradientsTest {
 
   private static void assertSame(
       CudaDevice device, Parameter found, Parameter expected, String as) {
-    assertThat(bytes(device, found.value())).as(as).isEqualTo(bytes(device, expected.value()));
-    assertThat(bytes(device, found.compute())).as(as).isEqualTo(bytes(device, expected.compute()));
-    assertThat(bytes(device, found.firstMoment()))
+    assertThat(HostCopy.bytes(device, found.value()))
         .as(as)
-        .isEqualTo(bytes(device, expected.firstMoment()));
-    assertThat(bytes(device, found.secondMoment()))
+        .isEqualTo(HostCopy.bytes(device, expected.value()));
+    assertThat(HostCopy.bytes(device, found.compute()))
         .as(as)
-        .isEqualTo(bytes(device, expected.secondMoment()));
-    assertThat(bytes(device, found.gradient())).as(as).containsOnly(0);
+        .isEqualTo(HostCopy.bytes(device, expected.compute()));
+    assertThat(HostCopy.bytes(device, found.firstMoment()))
+        .as(as)
+        .isEqualTo(HostCopy.bytes(device, expected.firstMoment()));
+    assertThat(HostCopy.bytes(device, found.secondMoment()))
+        .as(as)
+        .isEqualTo(HostCopy.bytes(device, expected.secondMoment()));
+    assertThat(HostCopy.bytes(device, found.gradient())).as(as).containsOnly(0);
   }
 
   private static void copy(CudaDevice device, Tensor from, Tensor to) {
@@ -99,22 +103,6 @@ class SparseGradientsTest {
       Tensor host = Tensor.allocate(arena, from.dtype(), from.shape().extents());
       device.download(from, host);
       device.upload(host, to);
-    }
-  }
-
-  private static float[] floats(CudaDevice device, Tensor tensor) {
-    try (Arena arena = Arena.ofConfined()) {
-      Tensor host = Tensor.allocate(arena, tensor.dtype(), tensor.shape().extents());
-      device.download(tensor, host);
-      return host.toFloatArray();
-    }
-  }
-
-  private static byte[] bytes(CudaDevice device, Tensor tensor) {
-    try (Arena arena = Arena.ofConfined()) {
-      Tensor host = Tensor.allocate(arena, tensor.dtype(), tensor.shape().extents());
-      device.download(tensor, host);
-      return host.segment().toArray(ValueLayout.JAVA_BYTE);
     }
   }
 }

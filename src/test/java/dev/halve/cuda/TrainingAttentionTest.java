@@ -8,6 +8,7 @@ import dev.halve.cuda.RandomTensors.Operand;
 import dev.halve.engine.BatchShape;
 import dev.halve.engine.DeviceBatch;
 import dev.halve.engine.Dropout;
+import dev.halve.engine.HostCopy;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -158,12 +159,8 @@ class TrainingAttentionTest {
   private static float[] read(CudaDevice device, List<Tensor> biases) {
     int hidden = (int) biases.getFirst().elements();
     float[] all = new float[3 * hidden];
-    try (Arena arena = Arena.ofConfined()) {
-      Tensor copy = Tensor.allocate(arena, DType.F32, hidden);
-      for (int i = 0; i < 3; i++) {
-        device.download(biases.get(i), copy);
-        System.arraycopy(copy.toFloatArray(), 0, all, i * hidden, hidden);
-      }
+    for (int i = 0; i < 3; i++) {
+      System.arraycopy(HostCopy.floats(device, biases.get(i)), 0, all, i * hidden, hidden);
     }
     return all;
   }

@@ -72,22 +72,6 @@ class GpuTrainingTest {
     }
   }
 
-  private static float[] host(Device device, Tensor tensor) {
-    try (Arena arena = Arena.ofConfined()) {
-      Tensor copy = Tensor.allocate(arena, DType.F32, tensor.shape().extents());
-      device.download(tensor, copy);
-      return copy.toFloatArray();
-    }
-  }
-
-  private static byte[] bytes(Device device, Tensor tensor) {
-    try (Arena arena = Arena.ofConfined()) {
-      Tensor copy = Tensor.allocate(arena, tensor.dtype(), tensor.shape().extents());
-      device.download(tensor, copy);
-      return copy.segment().toArray(ValueLayout.JAVA_BYTE);
-    }
-  }
-
   private static double relativeError(float[] found, float[] expected, double floor) {
     double difference = 0;
     double norm = 0;
@@ -122,16 +106,16 @@ class GpuTrainingTest {
       ReferenceBert reference =
           new ReferenceBert(config, twins.onCpu.parameters(), batch, true, seed);
       double loss = reference.loss(starts, ends);
-      assertThat((double) host(gpu, gpuLoss)[0]).isCloseTo(loss, Offset.offset(1e-2 * loss));
+      assertThat((double) HostCopy.floats(gpu, gpuLoss)[0])
+          .isCloseTo(loss, Offset.offset(1e-2 * loss));
       Random directions = new Random(9);
       for (int i = 0; i < twins.onCpu.parameters().size(); i++) {
         Parameter parameter = twins.onGpu.parameters().get(i);
-        float[] found = host(gpu, parameter.gradient());
+        float[] found = HostCopy.floats(gpu, parameter.gradient());
         float[] expected = twins.onCpu.parameters().get(i).gradient().toFloatArray();
         // The gradients of a key's bias, which shifts all of a query's scores alike, and of what
-        // only
-        // shifts all of a row's logits alike, are zero; what is found is rounding. All gradients
-        // together are about 6 long.
+        // only shifts all of a row's logits alike, are zero; what is found is rounding. All
+        // gradients together are about 6 long.
         double floor = 5e-2;
         assertThat(relativeError(found, expected, floor)).as(parameter.name()).isLessThan(2.5e-2);
 
@@ -246,7 +230,9 @@ class GpuTrainingTest {
         Tensor gpuLoss = BertForQuestionAnswering.newLoss(gpuPool);
         train(twins.onGpu, batches, gpuLoss, maskedKeep, maskedDecay);
         List<byte[]> weights =
-            twins.onGpu.parameters().stream().map(each -> bytes(gpu, each.value())).toList();
+            twins.onGpu.parameters().stream()
+                .map(each -> HostCopy.bytes(gpu, each.value()))
+                .toList();
         if (run == 1) {
           for (int i = 0; i < weights.size(); i++) {
             assertThat(Arrays.equals(weights.get(i), before.get(i)))
@@ -260,11 +246,12 @@ class GpuTrainingTest {
         Tensor cpuLoss = BertForQuestionAnswering.newLoss(cpuPool);
         train(twins.onCpu, batches, cpuLoss, maskedKeep, maskedDecay);
         float expected = cpuLoss.getFloat(0);
-        assertThat(host(gpu, gpuLoss)[0]).isCloseTo(expected, Offset.offset(2e-2f * expected));
+        assertThat(HostCopy.floats(gpu, gpuLoss)[0])
+            .isCloseTo(expected, Offset.offset(2e-2f * expected));
         for (int i = 0; i < weights.size(); i++) {
           Parameter onCpu = twins.onCpu.parameters().get(i);
           Parameter onGpu = twins.onGpu.parameters().get(i);
-          assertThat(host(gpu, onGpu.gradient())).as(onGpu.name()).containsOnly(0f);
+          assertThat(HostCopy.floats(gpu, onGpu.gradient())).as(onGpu.name()).containsOnly(0f);
           if (maskedKeep == 0 && onGpu.mask() != null) {
             checkMasked(onGpu);
           }
@@ -273,7 +260,9 @@ class GpuTrainingTest {
           }
           // Adam's first steps are of one size whatever the gradient's: compare what was learnt.
           double learnt = 12 * 1e-3 * Math.sqrt((double) onCpu.value().elements());
-          assertThat(relativeError(host(gpu, onGpu.value()), onCpu.value().toFloatArray(), learnt))
+          assertThat(
+                  relativeError(
+                      HostCopy.floats(gpu, onGpu.value()), onCpu.value().toFloatArray(), learnt))
               .as(onGpu.name())
               .isLessThan(0.2);
         }
@@ -293,9 +282,9 @@ class GpuTrainingTest {
 
   /** What is computed with is the value where the mask keeps it, rounded, and zero elsewhere. */
   private static void checkStraightThrough(Parameter parameter) {
-    byte[] mask = bytes(gpu, parameter.mask());
-    float[] value = host(gpu, parameter.value());
-    float[] compute = host(gpu, parameter.compute());
+    byte[] mask = HostCopy.bytes(gpu, parameter.mask());
+    float[] value = HostCopy.floats(gpu, parameter.value());
+    float[] compute = HostCopy.floats(gpu, parameter.compute());
     int dense = 0;
     for (int i = 0; i < mask.length; i++) {
       if (mask[i] == 0) {
@@ -309,11 +298,11 @@ class GpuTrainingTest {
   }
 
   private static void checkMasked(Parameter parameter) {
-    byte[] mask = bytes(gpu, parameter.mask());
-    float[] value = host(gpu, parameter.value());
-    float[] compute = host(gpu, parameter.compute());
-    float[] first = host(gpu, parameter.firstMoment());
-    float[] second = host(gpu, parameter.secondMoment());
+    byte[] mask = HostCopy.bytes(gpu, parameter.mask());
+    float[] value = HostCopy.floats(gpu, parameter.value());
+    float[] compute = HostCopy.floats(gpu, parameter.compute());
+    float[] first = HostCopy.floats(gpu, parameter.firstMoment());
+    float[] second = HostCopy.floats(gpu, parameter.secondMoment());
     int masked = 0;
     for (int i = 0; i < mask.length; i++) {
       if (mask[i] == 0) {
@@ -352,8 +341,11 @@ class GpuTrainingTest {
             step.run(batch, answers, answers, scalars(i + 1, 1e-3, 0, 0));
           }
         }
-        losses[onGpu ? 0 : 1] = host(device, loss);
-        weights.add(student.parameters().stream().map(each -> host(device, each.value())).toList());
+        losses[onGpu ? 0 : 1] = HostCopy.floats(device, loss);
+        weights.add(
+            student.parameters().stream()
+                .map(each -> HostCopy.floats(device, each.value()))
+                .toList());
       }
       assertThat(losses[0][0]).isCloseTo(losses[1][0], Offset.offset(2e-2f * losses[1][0]));
       for (int i = 0; i < weights.get(0).size(); i++) {
@@ -380,7 +372,7 @@ class GpuTrainingTest {
       ends[row] = starts[row] + random.below(lengths[row] - starts[row]);
     }
     PackedBatch batch = random.batch(config, lengths);
-    int steps = Integer.getInteger("halve.test.overfitSteps", 300);
+    int steps = 300;
     try (Twins twins = Twins.random(config, 6);
         Pool pool = gpu.openPool()) {
       twins.onGpu.prepareTraining();
@@ -391,7 +383,7 @@ class GpuTrainingTest {
         }
         gpu.zero(loss);
         step.run(batch, starts, ends, scalars(steps, 2e-3, 0, 0));
-        assertThat(host(gpu, loss)[0]).isLessThan(0.02f);
+        assertThat(HostCopy.floats(gpu, loss)[0]).isLessThan(0.02f);
       }
     }
   }

@@ -1,14 +1,11 @@
 package dev.halve.recipe;
 
-import dev.halve.core.DType;
-import dev.halve.core.Tensor;
 import dev.halve.engine.BertConfig;
 import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.Device;
+import dev.halve.engine.HostCopy;
 import dev.halve.engine.Parameter;
 import dev.halve.engine.PretrainedModel;
-import java.lang.foreign.Arena;
-import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
@@ -50,24 +47,8 @@ final class TinyModel {
   static SequencedMap<String, byte[]> bytes(BertForQuestionAnswering model) {
     SequencedMap<String, byte[]> bytes = new TreeMap<>();
     for (Parameter parameter : model.parameters()) {
-      bytes.put(parameter.name(), bytes(model.device(), parameter.value()));
+      bytes.put(parameter.name(), HostCopy.bytes(model.device(), parameter.value()));
     }
     return bytes;
-  }
-
-  static byte[] bytes(Device device, Tensor tensor) {
-    try (Arena arena = Arena.ofConfined()) {
-      Tensor host = Tensor.allocate(arena, tensor.dtype(), tensor.shape().extents());
-      device.download(tensor, host);
-      return host.segment().toArray(ValueLayout.JAVA_BYTE);
-    }
-  }
-
-  static float[] floats(Device device, Tensor tensor) {
-    try (Arena arena = Arena.ofConfined()) {
-      Tensor host = Tensor.allocate(arena, DType.F32, tensor.shape().extents());
-      device.download(tensor, host);
-      return host.toFloatArray();
-    }
   }
 }

@@ -10,6 +10,7 @@ import dev.halve.core.sparsify.WeightNormSparsifier;
 import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
+import dev.halve.engine.HostCopy;
 import dev.halve.engine.Linear;
 import dev.halve.engine.Parameter;
 import dev.halve.engine.PretrainedModel;
@@ -148,10 +149,10 @@ class TrainerTest {
       assertThat(model.bert().linears()).hasSize(12);
       for (Linear linear : model.bert().linears()) {
         Parameter parameter = parameter(model, linear.name() + ".weight");
-        byte[] mask = TinyModel.bytes(device, parameter.mask());
-        byte[] weight = TinyModel.bytes(device, parameter.value());
-        byte[] first = TinyModel.bytes(device, parameter.firstMoment());
-        byte[] second = TinyModel.bytes(device, parameter.secondMoment());
+        byte[] mask = HostCopy.bytes(device, parameter.mask());
+        byte[] weight = HostCopy.bytes(device, parameter.value());
+        byte[] first = HostCopy.bytes(device, parameter.firstMoment());
+        byte[] second = HostCopy.bytes(device, parameter.secondMoment());
         int kept = 0;
         for (int i = 0; i < mask.length; i++) {
           kept += mask[i];
@@ -205,7 +206,7 @@ class TrainerTest {
         losses.add(trainer.state().loss());
         Map<String, float[]> end = new TreeMap<>();
         for (Parameter each : model.parameters()) {
-          end.put(each.name(), TinyModel.floats(device, each.value()));
+          end.put(each.name(), HostCopy.floats(device, each.value()));
         }
         ends.add(end);
       }
@@ -216,8 +217,7 @@ class TrainerTest {
     ends.get(0)
         .forEach((name, expected) -> {
           // A key's bias and the head's shift all of a row alike: they have no gradient but
-          // rounding,
-          // of which AdamW makes steps of full size.
+          // rounding, of which AdamW makes steps of full size.
           if (!name.endsWith("key.bias") && !name.equals("qa_outputs.bias")) {
             assertThat(ends.get(1).get(name)).as(name).containsExactly(expected, within(2e-4f));
           }
