@@ -71,7 +71,7 @@ final class CompiledEncoder implements CompiledModel {
   private record Product(List<Part> parts, int rows, long bias) {}
 
   /** Either a 2:4 weight or a dense one. */
-  private record Part(PackedSparseWeight sparse, PackedDenseWeight dense) {
+  private record Part(PairedSparseWeight sparse, PackedDenseWeight dense) {
     int rows() {
       return sparse == null ? dense.rows() : sparse.rows();
     }
@@ -113,8 +113,9 @@ final class CompiledEncoder implements CompiledModel {
     }
     this.head = head == null ? null : product(head);
     int lanes = this.kernels.lanes();
-    int mostVectors = sparse ? Panels.MOST_VECTORS : this.kernels.denseVectors();
-    int together = PanelProduct.together(lanes, config.hiddenSize() + config.intermediateSize());
+    int mostVectors = sparse ? this.kernels.mostVectors() : this.kernels.denseVectors();
+    int together =
+        PanelProduct.together(this.kernels, config.hiddenSize() + config.intermediateSize());
     this.panels = new Panels(lanes, maxTokens, team.size(), mostVectors, together);
     this.result =
         pool.allocate(DType.F32, maxTokens, head == null ? config.hiddenSize() : head.out());
@@ -130,7 +131,7 @@ final class CompiledEncoder implements CompiledModel {
     for (int member = 0; member < team.size(); member++) {
       // A group's embeddings lie there too, where they are projected.
       int widest = Math.max(intermediate, embedding);
-      inner[member] = floats((long) together * Panels.MOST_VECTORS * lanes, widest);
+      inner[member] = floats((long) together * mostVectors * lanes, widest);
       rows[member] = floats(lanes, Math.max(hidden, embedding));
       long bytes = PanelAttention.bytes(this.kernels, config.headSize(), mostKeys);
       attention[member] =
@@ -144,7 +145,7 @@ final class CompiledEncoder implements CompiledModel {
 
   /** Rows that a panel has for so many: a hybrid weight's parts may each end in a started block. */
   private static int features(int count) {
-    return PanelProduct.padded(count) + PackedSparseWeight.BLOCK;
+    return PanelProduct.padded(count) + TiledSparseWeight.BLOCK;
   }
 
   private long floats(long rows, long columns) {
@@ -160,7 +161,7 @@ final class CompiledEncoder implements CompiledModel {
   private long copy(Parameter parameter) {
     Tensor value = parameter.compute();
     // Kernels read a bias of whole row blocks.
-    long elements = value.elements() + PackedSparseWeight.BLOCK;
+    long elements = value.elements() + TiledSparseWeight.BLOCK;
     Tensor copy = pool.allocate(DType.F32, elements);
     copy.segment().asSlice(0, value.segment().byteSize()).copyFrom(value.segment());
     return copy.segment().address();
@@ -196,7 +197,7 @@ final class CompiledEncoder implements CompiledModel {
       case Weight.Compressed compressed -> {
         try (Arena arena = Arena.ofConfined()) {
           SparseSemiStructuredTensor unpacked = compressed.packed().unpack(arena);
-          PackedSparseWeight packed = PackedSparseWeight.pack(pool, unpacked);
+          PairedSparseWeight packed = PairedSparseWeight.pack(pool, unpacked);
           weightBytes += packed.bytes();
           sparse = true;
           yield new Part(packed, null);

@@ -93,7 +93,7 @@ final class CpuDevice implements Device {
 
   @Override
   public PackedWeight pack(Pool pool, SparseSemiStructuredTensor weight) {
-    return PackedSparseWeight.pack(pool, weight);
+    return CpuSparseWeight.pack(pool, weight);
   }
 
   private interface TokenRange {

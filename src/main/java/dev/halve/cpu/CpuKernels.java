@@ -25,7 +25,6 @@ record CpuKernels(TileKernels tiles, PanelKernels panels) {
     // five tokens go by panels with AVX2.
     int tokens = lanes == 16 ? 12 : lanes == 8 ? 4 : 8;
     return new CpuKernels(
-        TileKernels.compile(tokens, t -> TileCompiler.sparse(lanes, t)),
-        PanelKernels.compile(lanes));
+        TileKernels.compile(tokens, t -> TileCompiler.sparse(lanes, t)), PanelKernels.best(lanes));
   }
 }

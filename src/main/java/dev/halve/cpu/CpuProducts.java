@@ -37,7 +37,7 @@ final class CpuProducts {
       case Weight.Trainable trainable ->
           dense(x, trainable.parameter().compute(), bias, epilogue, y, column);
       case Weight.Compressed compressed ->
-          sparse(x, (PackedSparseWeight) compressed.packed(), bias, epilogue, y, column);
+          sparse(x, (CpuSparseWeight) compressed.packed(), bias, epilogue, y, column);
       case Weight.Hybrid hybrid -> {
         long row = 0;
         for (Weight part : hybrid.parts()) {
@@ -50,12 +50,13 @@ final class CpuProducts {
   }
 
   private void sparse(
-      Tensor x, PackedSparseWeight weight, Tensor bias, Epilogue epilogue, Tensor y, int column) {
+      Tensor x, CpuSparseWeight weight, Tensor bias, Epilogue epilogue, Tensor y, int column) {
     PanelKernels kernels = CpuKernels.best().panels();
     if (x.extent(0) < kernels.fewestTokens()) {
-      TiledProduct.run(team, CpuKernels.best().tiles(), weight, x, bias, epilogue, y, column);
+      TiledProduct.run(
+          team, CpuKernels.best().tiles(), weight.tiled(), x, bias, epilogue, y, column);
     } else {
-      PanelLinear.run(team, scratch, kernels, weight, x, bias, epilogue, y, column);
+      PanelLinear.run(team, scratch, kernels, weight.paired(), x, bias, epilogue, y, column);
     }
   }
 

@@ -13,37 +13,29 @@ import java.util.function.IntConsumer;
 /** Writes the kernels of many tokens: sums run in lanes of tokens, over {@link Panels}. */
 final class PanelCompiler extends KernelAssembler {
   /**
-   * Of a panel kernel's loop. The JIT's first compiler runs out of registers at about 36
-   * multiply-adds in a method; what it cannot profile may never reach the second.
+   * Of a panel that meets 2:4 weights. A pass of their kernels has four multiply-adds for each
+   * vector and pair of rows. The JIT's first compiler runs out of registers at about 36 in a
+   * method; with 24, some compiled none, for good.
    */
-  private static final int NONZEROS_A_PASS = 2;
-
-  /** {@link SparsePanelKernel}'s argument of that name. */
-  static final long PASS_BYTES = NONZEROS_A_PASS * PackedSparseWeight.BLOCK * (long) Float.BYTES;
+  static final int MOST_VECTORS = 4;
 
   private PanelCompiler(CodeBuilder code, int lanes) {
     super(code, lanes);
   }
 
   /**
-   * The product with a 2:4 weight of one row block, tokens in lanes: {@code rows} at a time by a
-   * whole panel. For each nonzero, the panel's row of its input meets its value in all lanes.
+   * The product with a 2:4 weight, tokens in lanes, by a whole panel. Narrow ones take several
+   * pairs of rows at a time, so that sums need not wait for themselves.
    *
-   * @param vectors of a panel; with {@code rows}, at most 16 sums: the first compiler's limit
+   * @param vectors of a panel, 1 to {@link #MOST_VECTORS}
    */
-  static SparsePanelKernel sparsePanel(int lanes, int vectors, int rows) {
+  static SparsePanelKernel sparsePanel(int lanes, int vectors) {
+    int pairs = vectors == 1 ? 4 : vectors == 2 ? 2 : 1;
     return define(
         SparsePanelKernel.class,
-        "SparsePanel" + rows + "x" + vectors + "x" + lanes,
-        MethodTypeDesc.of(CD_void, CD_long, CD_long, CD_long, CD_int, CD_long),
-        code -> {
-          PanelCompiler compiler = new PanelCompiler(code, lanes);
-          if (lanes >= 16) {
-            compiler.emitWideSparsePanel(vectors, rows);
-          } else {
-            compiler.emitSparsePanel(vectors, rows);
-          }
-        });
+        "SparsePanel" + pairs + "x" + vectors + "x" + lanes,
+        MethodTypeDesc.of(CD_void, CD_long, CD_long, CD_long, CD_int),
+        code -> new PanelCompiler(code, lanes).emitSparsePanel(vectors, pairs));
   }
 
   /** The product {@code c = a · b}, tokens in lanes of {@code b} and {@code c}. */
@@ -72,153 +64,102 @@ final class PanelCompiler extends KernelAssembler {
    * With as few sums as 16 registers hold, each must take its additions at an even pace, which C2's
    * scheduler does not keep: it would put the additions to one sum together. So a load of a single
    * value is checked for its bounds: where a check fails all sums are asked for, and none is put
-   * off beyond it. C2 would take the checks out of a loop that it sees through, and unroll that; of
-   * the loop over blocks it cannot tell how often it runs, of the one within not how far its
-   * addresses move.
+   * off beyond it.
    */
-  private void emitSparsePanel(int vectors, int rows) {
+  private void emitSparsePanel(int vectors, int together) {
     final int weight = 1;
     final int x = 3;
     final int y = 5;
     final int blocks = 7;
-    final int passBytes = 8;
+    final int pairs = PairedSparseWeight.PAIRS;
+    final long valueBytes = (long) PairedSparseWeight.VALUES_BYTES;
     long pitch = vectorBytes() * vectors;
-    int shift = Long.numberOfTrailingZeros(pitch);
+    int passes = code.allocateLocal(TypeKind.INT);
+    int pair = code.allocateLocal(TypeKind.INT);
     int values = code.allocateLocal(TypeKind.LONG);
-    int end = code.allocateLocal(TypeKind.LONG);
-    int inputs = code.allocateLocal(TypeKind.LONG);
-    int input = code.allocateLocal(TypeKind.LONG);
-    int value = reference();
-    int[] indices = new int[rows];
-    Arrays.setAll(indices, r -> code.allocateLocal(TypeKind.LONG));
-    int[][] sums = new int[rows][vectors];
+    int columns = code.allocateLocal(TypeKind.LONG);
+    int places = code.allocateLocal(TypeKind.INT);
+    int[] input = new int[3];
+    Arrays.setAll(input, i -> code.allocateLocal(TypeKind.LONG));
+    int[] rows = new int[2 * together];
+    Arrays.setAll(rows, r -> code.allocateLocal(TypeKind.LONG));
+    int[][] sums = new int[2 * together][vectors];
+    int common = reference();
+    int[] factor = {reference(), reference()};
     count(
         code.allocateLocal(TypeKind.INT),
-        rows,
-        () -> code.loadConstant(PackedSparseWeight.BLOCK),
+        1,
+        () -> code.iload(blocks),
         () -> {
-          eachSum(sums, (r, v) -> loadSum(sums, r, v, y, () -> {}, r * pitch));
-          code.lload(weight).lstore(values).lload(x).lstore(inputs);
-          code.lload(weight).iload(blocks).i2l();
-          code.loadConstant(PackedSparseWeight.BLOCK_BYTES).lmul().ladd().lstore(end);
-          until(
-              values,
-              end,
+          getInt(() -> address(weight, PairedSparseWeight.PASSES_AT));
+          code.istore(passes);
+          count(
+              pair,
+              together,
+              () -> code.loadConstant(pairs),
               () -> {
-                for (int r = 0; r < rows; r++) {
-                  long offset = r * (long) Integer.BYTES;
-                  getInt(() -> address(values, offset));
-                  code.i2l().loadConstant(0xFFFFFFFFL).land();
-                  code.loadConstant(shift).lshl().lstore(indices[r]);
+                for (int p = 0; p < together; p++) {
+                  long at = p * 2L * Short.BYTES;
+                  getInt(() -> {
+                    address(weight, at);
+                    code.iload(pair).loadConstant(2 * Short.BYTES).imul().i2l().ladd();
+                  });
+                  code.istore(places);
+                  for (int r = 0; r < 2; r++) {
+                    code.iload(places).loadConstant(Short.SIZE * r).iushr();
+                    code.loadConstant(0xFFFF).iand().loadConstant((int) pitch).imul().i2l();
+                    code.lload(y).ladd().lstore(rows[2 * p + r]);
+                  }
                 }
-                advance(values, PackedSparseWeight.valueOffset(0, 0));
+                eachSum(sums, (r, v) -> loadSum(sums, r, v, rows[r], () -> {}, 0));
+                address(weight, PairedSparseWeight.HEAD_BYTES);
+                code.iload(pair).loadConstant((int) valueBytes).imul().i2l().ladd().lstore(values);
+                address(weight, PairedSparseWeight.HEAD_BYTES + PairedSparseWeight.COLUMNS_AT);
+                code.iload(pair).loadConstant(PairedSparseWeight.COLUMNS_BYTES).imul().i2l().ladd();
+                code.lstore(columns);
                 count(
                     code.allocateLocal(TypeKind.INT),
                     1,
-                    () -> code.loadConstant(PackedSparseWeight.NONZEROS / NONZEROS_A_PASS),
+                    () -> code.iload(passes),
                     () -> {
-                      for (int n = 0; n < NONZEROS_A_PASS; n++) {
-                        for (int r = 0; r < rows; r++) {
-                          code.lload(inputs).lload(indices[r]);
-                          code.loadConstant(PackedSparseWeight.INDEX_BITS * n).lushr();
-                          code.loadConstant(0xFL << shift).land().ladd().lstore(input);
-                          long place =
-                              PackedSparseWeight.valueOffset(n, r)
-                                  - PackedSparseWeight.valueOffset(0, 0);
-                          broadcast(() -> address(values, place));
-                          code.astore(value);
-                          addProducts(value, input, sums[r]);
+                      for (int p = 0; p < together; p++) {
+                        long place = p * (long) PairedSparseWeight.COLUMNS_BYTES;
+                        getInt(() -> address(columns, place));
+                        code.istore(places);
+                        for (int i = 0; i < input.length; i++) {
+                          code.iload(places).loadConstant(Byte.SIZE * i).iushr();
+                          code.loadConstant(0xFF).iand().loadConstant((int) pitch).imul().i2l();
+                          code.lload(x).ladd().lstore(input[i]);
+                        }
+                        long value = p * valueBytes;
+                        for (int r = 0; r < 2; r++) {
+                          long at = value + r * (long) Float.BYTES;
+                          broadcast(() -> address(values, at));
+                          code.astore(factor[r]);
+                        }
+                        for (int v = 0; v < vectors; v++) {
+                          long offset = v * vectorBytes();
+                          loadFloats(() -> address(input[0], offset));
+                          code.astore(common);
+                          for (int r = 0; r < 2; r++) {
+                            code.aload(common);
+                            multiplyAdd(factor[r], sums[2 * p + r][v]);
+                          }
+                        }
+                        for (int r = 0; r < 2; r++) {
+                          long at = value + (2 + r) * (long) Float.BYTES;
+                          broadcast(() -> address(values, at));
+                          code.astore(factor[r]);
+                          addProducts(factor[r], input[1 + r], sums[2 * p + r]);
                         }
                       }
-                      for (int r = 0; r < rows; r++) {
-                        code.lload(indices[r]);
-                        code.loadConstant(PackedSparseWeight.INDEX_BITS * NONZEROS_A_PASS).lushr();
-                        code.lstore(indices[r]);
-                      }
-                      code.lload(values).lload(passBytes).ladd().lstore(values);
+                      advance(values, PairedSparseWeight.PASS_BYTES);
+                      advance(columns, PairedSparseWeight.PASS_BYTES);
                     });
-                advance(inputs, PackedSparseWeight.BLOCK * pitch);
+                eachSum(sums, (r, v) -> storeSum(sums, r, v, rows[r], () -> {}, 0));
               });
-          eachSum(sums, (r, v) -> storeSum(sums, r, v, y, () -> {}, r * pitch));
-          advance(weight, rows * (long) Integer.BYTES);
-          advance(y, rows * pitch);
-        });
-    code.return_();
-  }
-
-  private void emitWideSparsePanel(int vectors, int rows) {
-    final int weight = 1;
-    final int x = 3;
-    final int y = 5;
-    final int blocks = 7;
-    long pitch = vectorBytes() * vectors;
-    int row = code.allocateLocal(TypeKind.INT);
-    int block = code.allocateLocal(TypeKind.LONG);
-    int inputs = code.allocateLocal(TypeKind.LONG);
-    int values = code.allocateLocal(TypeKind.LONG);
-    int input = code.allocateLocal(TypeKind.LONG);
-    int value = reference();
-    int[] lane = new int[rows];
-    int[] indices = new int[rows];
-    for (int r = 0; r < rows; r++) {
-      lane[r] = reference();
-      indices[r] = code.allocateLocal(TypeKind.INT);
-    }
-    int[][] sums = new int[rows][vectors];
-    count(
-        row,
-        rows,
-        () -> code.loadConstant(PackedSparseWeight.BLOCK),
-        () -> {
-          eachSum(sums, (r, v) -> loadSum(sums, r, v, y, () -> {}, r * pitch));
-          for (int r = 0; r < rows; r++) {
-            species(INTS);
-            code.iload(row).loadConstant(r).iadd().loadConstant(lanes - 1).iand();
-            code.invokestatic(INTS, "broadcast", MethodTypeDesc.of(INTS, SPECIES, CD_int));
-            code.astore(lane[r]);
-          }
-          code.lload(weight).lstore(block).lload(x).lstore(inputs);
-          count(
-              code.allocateLocal(TypeKind.INT),
-              1,
-              () -> code.iload(blocks),
-              () -> {
-                for (int r = 0; r < rows; r++) {
-                  address(block, (long) r * Integer.BYTES);
-                  code.iload(row).loadConstant(Integer.BYTES).imul().i2l().ladd();
-                  code.invokestatic(MEMORY, "getInt", MethodTypeDesc.of(CD_int, CD_long));
-                  code.istore(indices[r]);
-                }
-                // The values of the rows' vector.
-                address(block, PackedSparseWeight.valueOffset(0, 0));
-                code.iload(row).loadConstant(-lanes).iand();
-                code.loadConstant(Float.BYTES).imul().i2l().ladd().lstore(values);
-                // One nonzero a pass: over several, the JIT's scheduler would put the additions
-                // to one sum together and wait for each.
-                count(
-                    code.allocateLocal(TypeKind.INT),
-                    1,
-                    () -> code.loadConstant(PackedSparseWeight.NONZEROS),
-                    () -> {
-                      for (int r = 0; r < rows; r++) {
-                        code.lload(inputs).iload(indices[r]).loadConstant(0xF).iand();
-                        code.loadConstant((int) pitch).imul().i2l().ladd().lstore(input);
-                        // A lane of a vector: a load of one float would check its bounds.
-                        code.aload(lane[r]);
-                        loadInts(() -> address(values, 0));
-                        selectFrom();
-                        code.astore(value);
-                        addProducts(value, input, sums[r]);
-                        code.iload(indices[r]).loadConstant(PackedSparseWeight.INDEX_BITS).iushr();
-                        code.istore(indices[r]);
-                      }
-                      advance(values, PackedSparseWeight.BLOCK * Float.BYTES);
-                    });
-                advance(block, PackedSparseWeight.BLOCK_BYTES);
-                advance(inputs, PackedSparseWeight.BLOCK * pitch);
-              });
-          eachSum(sums, (r, v) -> storeSum(sums, r, v, y, () -> {}, r * pitch));
-          advance(y, rows * pitch);
+          code.lload(weight).iload(passes).loadConstant(PairedSparseWeight.PASS_BYTES).imul();
+          code.loadConstant(PairedSparseWeight.HEAD_BYTES).iadd().i2l().ladd().lstore(weight);
         });
     code.return_();
   }

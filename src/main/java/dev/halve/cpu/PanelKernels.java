@@ -5,11 +5,10 @@ import java.util.function.IntFunction;
 import java.util.stream.IntStream;
 
 /**
- * The kernels over {@link Panels}. Arrays are by the width's binary logarithm, but for {@code
- * attention}.
+ * The kernels over {@link Panels}, narrowest first.
  *
  * @param lanes tokens of a vector
- * @param sparse products with a 2:4 weight, for panels of 1, 2, 4 and 8 vectors
+ * @param sparse products with a 2:4 weight, for panels of one vector and more
  * @param dense products with a dense weight, for tiles of 1, 2 and, of 16 lanes, 4 vectors
  * @param attention dense products, for tiles of 1, 2 and 3 vectors
  */
@@ -19,18 +18,35 @@ record PanelKernels(
     DenseTile[] dense,
     DensePanelKernels[] attention,
     TransposeKernel transpose) {
+  /** The fastest for vectors of so many floats. */
+  static PanelKernels best(int lanes) {
+    return lanes >= 8 && lanes <= VectorMath.LANES && MachineCode.supported()
+        ? compile(
+            lanes,
+            PairPanelAssembler.MOST_VECTORS,
+            vectors -> PairPanelAssembler.kernel(lanes, vectors))
+        : compile(lanes);
+  }
+
+  /** What the JIT makes of Java, on any processor. */
   static PanelKernels compile(int lanes) {
-    // With AVX-512 there are 32 registers, otherwise 16.
-    int sums = lanes >= 16 ? 16 : 8;
+    return compile(
+        lanes, PanelCompiler.MOST_VECTORS, vectors -> PanelCompiler.sparsePanel(lanes, vectors));
+  }
+
+  private static PanelKernels compile(
+      int lanes, int mostVectors, IntFunction<SparsePanelKernel> sparse) {
     return new PanelKernels(
         lanes,
-        byWidth(
-            Panels.MOST_VECTORS,
-            SparsePanelKernel[]::new,
-            v -> PanelCompiler.sparsePanel(lanes, v, Math.min(4, sums / v))),
+        sparse(mostVectors, sparse),
         dense(lanes, (v, rows) -> PanelCompiler.denseTile(lanes, v, rows, rowsTogether(lanes))),
         attention((vectors, rows) -> PanelCompiler.densePanel(lanes, vectors, rows)),
         TransposeCompiler.transpose(lanes));
+  }
+
+  /** Of the widest panel that meets 2:4 weights. */
+  int mostVectors() {
+    return sparse.length;
   }
 
   /** Rows of a dense weight that lie together. */
@@ -48,12 +64,12 @@ record PanelKernels(
    * near.
    */
   int denseVectors() {
-    return lanes >= 16 ? Panels.MOST_VECTORS : dense[dense.length - 1].vectors();
+    return lanes >= 16 ? 8 : dense[dense.length - 1].vectors();
   }
 
   /** The widest tile for panels of so many vectors. */
   DenseTile denseTile(int vectors) {
-    return dense[Math.min(dense.length - 1, logarithm(vectors))];
+    return dense[Math.min(dense.length - 1, 31 - Integer.numberOfLeadingZeros(vectors))];
   }
 
   /** With 16 registers six rows by two vectors, otherwise sixteen sums. */
@@ -83,10 +99,18 @@ record PanelKernels(
     int lanes = Math.max(4, VectorMath.LANES);
     return new PanelKernels(
         lanes,
-        byWidth(Panels.MOST_VECTORS, SparsePanelKernel[]::new, v -> ScalarPanels.sparse(v * lanes)),
+        sparse(PanelCompiler.MOST_VECTORS, v -> ScalarPanels.sparse(v * lanes)),
         dense(lanes, (v, rows) -> ScalarPanels.denseTile(v * lanes, rows, rowsTogether(lanes))),
         attention((vectors, rows) -> ScalarPanels.dense(vectors * lanes, rows)),
         ScalarPanels.transpose(lanes));
+  }
+
+  /** By the panel's vectors. */
+  private static SparsePanelKernel[] sparse(
+      int mostVectors, IntFunction<SparsePanelKernel> compiler) {
+    return IntStream.rangeClosed(1, mostVectors)
+        .mapToObj(compiler)
+        .toArray(SparsePanelKernel[]::new);
   }
 
   /** Three vectors by four rows: twelve sums, three inputs and a factor fill 16 registers. */
@@ -99,15 +123,10 @@ record PanelKernels(
   }
 
   private static <T> T[] byWidth(int most, IntFunction<T[]> array, IntFunction<T> compiler) {
-    T[] all = array.apply(logarithm(most) + 1);
+    T[] all = array.apply(Integer.numberOfTrailingZeros(most) + 1);
     for (int i = 0; i < all.length; i++) {
       all[i] = compiler.apply(1 << i);
     }
     return all;
-  }
-
-  /** Where a width's kernels stand. */
-  static int logarithm(int vectors) {
-    return Integer.numberOfTrailingZeros(vectors);
   }
 }

@@ -10,10 +10,10 @@ import dev.halve.engine.Epilogue;
  */
 final class PanelLinear {
   private final PanelKernels kernels;
-  private final PackedSparseWeight weight;
+  private final PairedSparseWeight weight;
   private final int vectors;
   private final int width;
-  private final int rowBlocks;
+  private final int groups;
   private final long panelX;
   private final long xPitch;
   private final long panelBias;
@@ -23,19 +23,19 @@ final class PanelLinear {
 
   /** For so many panels of so many vectors. */
   private PanelLinear(
-      PanelKernels kernels, PackedSparseWeight weight, int vectors, int panels, Scratch scratch) {
+      PanelKernels kernels, PairedSparseWeight weight, int vectors, int panels, Scratch scratch) {
     this.kernels = kernels;
     this.weight = weight;
     this.vectors = vectors;
     this.width = vectors * kernels.lanes();
     // A panel alone has half as many sums: what is turned back goes through the cache as well.
-    int rowBlocks = PanelProduct.rowBlocks(width, Math.max(2, panels));
-    this.rowBlocks = Math.min(weight.rowBlocks(), rowBlocks);
+    int groups = PanelProduct.groups(width, Math.max(2, panels));
+    this.groups = Math.min(weight.groups(), groups);
     int columns = PanelProduct.padded(weight.columns());
     int rows = PanelProduct.padded(weight.rows());
     int lanes = kernels.lanes();
     this.xPitch = (long) width * columns * Float.BYTES;
-    this.yPitch = (long) width * this.rowBlocks * PackedSparseWeight.BLOCK * Float.BYTES;
+    this.yPitch = (long) width * this.groups * PairedSparseWeight.GROUP * Float.BYTES;
     long floats = panels * (xPitch + yPitch) / Float.BYTES + rows + (long) lanes * lanes;
     this.panelX = scratch.floats(floats).address();
     this.panelY = panelX + panels * xPitch;
@@ -54,7 +54,7 @@ final class PanelLinear {
       ThreadTeam team,
       Scratch[] scratch,
       PanelKernels kernels,
-      PackedSparseWeight weight,
+      PairedSparseWeight weight,
       Tensor x,
       Tensor bias,
       Epilogue epilogue,
@@ -63,10 +63,16 @@ final class PanelLinear {
     int tokens = (int) x.extent(0);
     // Where a widest panel each would be too many tokens, members share a panel's rows: each turns
     // it about for itself, which costs less than narrower panels.
-    boolean few = tokens <= Panels.MOST_VECTORS * kernels.lanes() * (team.size() - 1);
-    int shares = few ? Math.min(team.size(), weight.rowBlocks()) : 1;
-    int together = PanelProduct.together(kernels.lanes(), weight.rows() + weight.columns());
-    Panels panels = new Panels(kernels.lanes(), tokens, few ? 1 : team.size(), few ? 1 : together);
+    boolean few = tokens <= kernels.mostVectors() * kernels.lanes() * (team.size() - 1);
+    int shares = few ? Math.min(team.size(), weight.groups()) : 1;
+    int together = PanelProduct.together(kernels, weight.rows() + weight.columns());
+    Panels panels =
+        new Panels(
+            kernels.lanes(),
+            tokens,
+            few ? 1 : team.size(),
+            kernels.mostVectors(),
+            few ? 1 : together);
     panels.cut(tokens);
     team.run(
         panels.groups() * shares,
@@ -82,8 +88,8 @@ final class PanelLinear {
               panels,
               first,
               count,
-              weight.rowBlocks() * share / shares,
-              weight.rowBlocks() * (share + 1) / shares,
+              weight.groups() * share / shares,
+              weight.groups() * (share + 1) / shares,
               bias,
               epilogue,
               y,
@@ -138,13 +144,13 @@ final class PanelLinear {
       int column) {
     Memory.copy(bias.segment().address(), panelBias, weight.rows() * (long) Float.BYTES);
     long pitch = y.extent(1) * Float.BYTES;
-    for (int first = from; first < to; first += rowBlocks) {
-      int last = Math.min(to, first + rowBlocks);
+    for (int first = from; first < to; first += groups) {
+      int last = Math.min(to, first + groups);
       PanelProduct.rows(
           kernels, weight, panelX, xPitch, panelBias, epilogue, panelY, yPitch, vectors, count,
           first, last);
-      int row = first * PackedSparseWeight.BLOCK;
-      int rows = Math.min(weight.rows(), last * PackedSparseWeight.BLOCK) - row;
+      int row = first * PairedSparseWeight.GROUP;
+      int rows = Math.min(weight.rows(), last * PairedSparseWeight.GROUP) - row;
       long rowAt = y.segment().address() + (column + row) * (long) Float.BYTES;
       for (int i = 0; i < count; i++) {
         int panel = firstPanel + i;

@@ -19,9 +19,6 @@ import jdk.incubator.vector.FloatVector;
  * depends on how tokens are cut into panels, nor on how many take turns.
  */
 final class PanelProduct {
-  /** Of inputs that stay in the first-level cache. */
-  private static final int INPUT_BYTES = VectorMath.LANES >= 16 ? 32 << 10 : 24 << 10;
-
   /** Of sums that stay in the second-level cache. */
   private static final int SUM_BYTES = 256 << 10;
 
@@ -47,19 +44,19 @@ final class PanelProduct {
   private PanelProduct() {}
 
   /** Widest panels that are best taken together by products of so many features in all. */
-  static int together(int lanes, int features) {
-    long bytes = (long) features * Panels.MOST_VECTORS * lanes * Float.BYTES;
+  static int together(PanelKernels kernels, int features) {
+    long bytes = (long) features * kernels.mostVectors() * kernels.lanes() * Float.BYTES;
     return bytes <= PANEL_BYTES ? 1 : TURNS;
   }
 
-  /** Row blocks whose sums stay in the second-level cache for so many panels. */
-  static int rowBlocks(int width, int panels) {
-    return Math.max(1, SUM_BYTES / (PackedSparseWeight.BLOCK * width * Float.BYTES * panels));
+  /** Groups of rows whose sums stay in the second-level cache for so many panels. */
+  static int groups(int width, int panels) {
+    return Math.max(1, SUM_BYTES / (PairedSparseWeight.GROUP * width * Float.BYTES * panels));
   }
 
   /** Rows and columns in memory: those past the last one are zeros. */
   static int padded(int features) {
-    return roundUp(features, PackedSparseWeight.BLOCK);
+    return roundUp(features, TiledSparseWeight.BLOCK);
   }
 
   private static int roundUp(int count, int multiple) {
@@ -78,7 +75,7 @@ final class PanelProduct {
    */
   static void run(
       PanelKernels kernels,
-      PackedSparseWeight weight,
+      PairedSparseWeight weight,
       long x,
       long xPitch,
       long bias,
@@ -88,11 +85,11 @@ final class PanelProduct {
       int vectors,
       int panels) {
     int width = vectors * kernels.lanes();
-    int most = together(kernels.lanes(), weight.rows() + weight.columns());
+    int most = together(kernels, weight.rows() + weight.columns());
     for (int panel = 0; panel < panels; panel += most) {
       int count = Math.min(most, panels - panel);
-      int blocks = rowBlocks(width, count);
-      for (int first = 0; first < weight.rowBlocks(); first += blocks) {
+      int groups = groups(width, count);
+      for (int first = 0; first < weight.groups(); first += groups) {
         rows(
             kernels,
             weight,
@@ -100,20 +97,20 @@ final class PanelProduct {
             xPitch,
             bias,
             epilogue,
-            y + panel * yPitch + (long) first * PackedSparseWeight.BLOCK * width * Float.BYTES,
+            y + panel * yPitch + (long) first * PairedSparseWeight.GROUP * width * Float.BYTES,
             yPitch,
             vectors,
             count,
             first,
-            Math.min(weight.rowBlocks(), first + blocks));
+            Math.min(weight.groups(), first + groups));
       }
     }
   }
 
-  /** Row blocks {@code [first, last)}, whose outputs in the first panel begin at {@code y}. */
+  /** Groups of rows {@code [first, last)}, whose outputs in the first panel begin at {@code y}. */
   static void rows(
       PanelKernels kernels,
-      PackedSparseWeight weight,
+      PairedSparseWeight weight,
       long x,
       long xPitch,
       long bias,
@@ -125,29 +122,28 @@ final class PanelProduct {
       int first,
       int last) {
     int width = vectors * kernels.lanes();
-    long blockBytes = (long) PackedSparseWeight.BLOCK * width * Float.BYTES;
-    int columnBlocks = weight.columnBlocks();
-    int together = (int) Math.max(1, INPUT_BYTES / blockBytes);
-    SparsePanelKernel kernel = kernels.sparse()[PanelKernels.logarithm(vectors)];
-    int rows = (last - first) * PackedSparseWeight.BLOCK;
-    long rowsBias = bias + (long) first * PackedSparseWeight.BLOCK * Float.BYTES;
+    long pitch = width * (long) Float.BYTES;
+    SparsePanelKernel kernel = kernels.sparse()[vectors - 1];
+    int firstRow = first * PairedSparseWeight.GROUP;
+    int rows = Math.min(padded(weight.rows()), last * PairedSparseWeight.GROUP) - firstRow;
     for (int panel = 0; panel < panels; panel++) {
-      fill(rowsBias, rows, y + panel * yPitch, width);
+      fill(bias + firstRow * (long) Float.BYTES, rows, y + panel * yPitch, width);
     }
-    for (int column = 0; column < columnBlocks; column += together) {
-      int blocks = Math.min(together, columnBlocks - column);
+    for (int chunk = 0; chunk < weight.chunks(); chunk++) {
+      int column = chunk * PairedSparseWeight.CHUNK;
+      int inputs = Math.min(PairedSparseWeight.CHUNK, weight.columns() - column);
       for (int panel = 0; panel < panels; panel++) {
-        long inputs = x + panel * xPitch + column * blockBytes;
+        long at = x + panel * xPitch + column * pitch;
         if (panels > 1) {
-          fetch(inputs, blocks * blockBytes);
+          fetch(at, inputs * pitch);
         }
-        for (int row = first; row < last; row++) {
+        for (int group = first; group < last; group++) {
+          long row = (group - first) * (long) PairedSparseWeight.GROUP;
           kernel.run(
-              weight.block(row, column),
-              inputs,
-              y + panel * yPitch + (row - first) * blockBytes,
-              blocks,
-              PanelCompiler.PASS_BYTES);
+              weight.block(group, chunk),
+              at,
+              y + panel * yPitch + row * pitch,
+              weight.blocks(group));
         }
       }
     }
@@ -184,17 +180,20 @@ final class PanelProduct {
       int vectors) {
     int width = vectors * kernels.lanes();
     long pitch = width * (long) Float.BYTES;
-    DenseTile tile = kernels.denseTile(vectors);
-    long tileBytes = (long) tile.vectors() * kernels.lanes() * Float.BYTES;
     fill(bias, weight.paddedRows(), y, width);
-    int together = tileBytes == pitch ? NARROW_INPUTS : DENSE_INPUTS;
+    int together = kernels.denseTile(vectors).vectors() == vectors ? NARROW_INPUTS : DENSE_INPUTS;
     for (int column = 0; column < weight.columns(); column += together) {
       int inputs = Math.min(together, weight.columns() - column);
-      for (int row = 0; row < weight.paddedRows(); row += tile.rows()) {
-        long values = weight.at(row, column);
-        for (long token = 0; token < pitch; token += tileBytes) {
-          long from = x + column * pitch + token;
-          tile.kernel().run(values, from, y + row * pitch + token, pitch, inputs);
+      for (int row = 0; row < weight.paddedRows(); row += weight.together()) {
+        int vector = 0;
+        while (vector < vectors) {
+          DenseTile tile = kernels.denseTile(vectors - vector);
+          long token = vector * kernels.lanes() * (long) Float.BYTES;
+          for (int r = row; r < row + weight.together(); r += tile.rows()) {
+            long from = x + column * pitch + token;
+            tile.kernel().run(weight.at(r, column), from, y + r * pitch + token, pitch, inputs);
+          }
+          vector += tile.vectors();
         }
       }
     }

@@ -2,14 +2,11 @@ package dev.halve.cpu;
 
 /**
  * How the tokens of a batch are cut into panels: {@code [features, tokens]}, tokens in lanes, the
- * panels one after another. A panel is 8, 4, 2 or 1 vectors of tokens wide; the last vector of all
- * may be partly empty. The cut gives the members of a team equal shares; one thread takes a group
- * of panels at a time, all as wide as each other.
+ * panels one after another. A panel is so many vectors of tokens wide, or less at the end; the last
+ * vector of all may be partly empty. The cut gives the members of a team equal shares; one thread
+ * takes a group of panels at a time, all as wide as each other.
  */
 final class Panels {
-  /** Vectors of the widest panel: with two rows of a weight, as many sums as registers allow. */
-  static final int MOST_VECTORS = 8;
-
   private final int lanes;
   private final int members;
   private final int mostVectors;
@@ -21,12 +18,8 @@ final class Panels {
   private int count;
   private int groups;
 
-  Panels(int lanes, int maxTokens, int members, int together) {
-    this(lanes, maxTokens, members, MOST_VECTORS, together);
-  }
-
   /**
-   * @param mostVectors of a panel, a power of two up to {@link #MOST_VECTORS}
+   * @param mostVectors of a panel
    * @param together widest panels of a group, at most
    */
   Panels(int lanes, int maxTokens, int members, int mostVectors, int together) {
@@ -54,11 +47,10 @@ final class Panels {
     for (int i = 0; i < shared; i++) {
       add(mostVectors);
     }
-    for (int width = mostVectors; width > 0; width /= 2) {
-      for (int member = 0; member < members; member++) {
-        if (((rest + member) / members & width) != 0) {
-          add(width);
-        }
+    for (int member = 0; member < members; member++) {
+      int share = (rest + members - 1 - member) / members;
+      if (share > 0) {
+        add(share);
       }
     }
     groups = 0;

@@ -10,17 +10,28 @@ final class ScalarPanels {
   /** For panels of so many tokens. */
   static SparsePanelKernel sparse(int tokens) {
     long pitch = tokens * (long) Float.BYTES;
-    return (weight, x, y, blocks, passBytes) -> {
-      for (int row = 0; row < PackedSparseWeight.BLOCK; row++) {
-        for (int step = 0; step < blocks; step++) {
-          long block = weight + step * PackedSparseWeight.BLOCK_BYTES;
-          long inputs = x + (long) step * PackedSparseWeight.BLOCK * pitch;
-          int indices = Memory.getInt(block + row * (long) Integer.BYTES);
-          for (int n = 0; n < PackedSparseWeight.NONZEROS; n++) {
-            int column = indices >>> PackedSparseWeight.INDEX_BITS * n & 0xF;
-            float value = Memory.getFloat(block + PackedSparseWeight.valueOffset(n, row));
-            add(value, inputs + column * pitch, y + row * pitch, tokens);
+    return (weight, x, y, blocks) -> {
+      long at = weight;
+      for (int block = 0; block < blocks; block++) {
+        long head = at;
+        int passes = Memory.getInt(head + PairedSparseWeight.PASSES_AT);
+        at += PairedSparseWeight.HEAD_BYTES;
+        for (int pass = 0; pass < passes; pass++) {
+          for (int pair = 0; pair < PairedSparseWeight.PAIRS; pair++) {
+            long values = at + pair * (long) PairedSparseWeight.VALUES_BYTES;
+            int rows = Memory.getInt(head + pair * 2L * Short.BYTES);
+            long first = y + (rows & 0xFFFF) * pitch;
+            long second = y + (rows >>> 16) * pitch;
+            int columns =
+                Memory.getInt(
+                    at + PairedSparseWeight.COLUMNS_AT + pair * PairedSparseWeight.COLUMNS_BYTES);
+            long common = x + (columns & 0xFF) * pitch;
+            add(Memory.getFloat(values), common, first, tokens);
+            add(Memory.getFloat(values + 4), common, second, tokens);
+            add(Memory.getFloat(values + 8), x + (columns >>> 8 & 0xFF) * pitch, first, tokens);
+            add(Memory.getFloat(values + 12), x + (columns >>> 16 & 0xFF) * pitch, second, tokens);
           }
+          at += PairedSparseWeight.PASS_BYTES;
         }
       }
     };

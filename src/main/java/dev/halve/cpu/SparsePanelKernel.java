@@ -1,14 +1,13 @@
 package dev.halve.cpu;
 
-/** Adds a 2:4 row block's product with some of a panel's inputs to that panel's outputs. */
+/** Adds the product of some rows and columns of a 2:4 weight to a panel's outputs. */
 @FunctionalInterface
 interface SparsePanelKernel {
   /**
-   * @param weight address of a row block's first block, of {@link PackedSparseWeight}
-   * @param x address of that block's first input in the panel
-   * @param y address of the row block's first output in the panel
-   * @param blocks to take, of {@link PackedSparseWeight#BLOCK} inputs each
-   * @param passBytes {@link PanelCompiler#PASS_BYTES}: a constant that the JIT must not know
+   * @param weight address of a group's first block in a chunk, of {@link PairedSparseWeight}
+   * @param x address of the chunk's first input in the panel
+   * @param y address of the group's first output in the panel
+   * @param blocks of the group
    */
-  void run(long weight, long x, long y, int blocks, long passBytes);
+  void run(long weight, long x, long y, int blocks);
 }

@@ -33,7 +33,7 @@ final class TileCompiler extends KernelAssembler {
 
   /**
    * The product with a 2:4 weight, of {@code tokens} by one row block, a step being one block of
-   * {@link PackedSparseWeight}. For each of a block's eight nonzeros a row, one permutation of the
+   * {@link TiledSparseWeight}. For each of a block's eight nonzeros a row, one permutation of the
    * token's inputs brings every lane its own.
    *
    * @param lanes 4, 8 or 16
@@ -52,7 +52,7 @@ final class TileCompiler extends KernelAssembler {
    * the latency of an addition.
    */
   private void emitSparse(int tokens) {
-    int rowVectors = PackedSparseWeight.BLOCK / lanes;
+    int rowVectors = TiledSparseWeight.BLOCK / lanes;
     int together = tokens == 1 ? Math.min(2, rowVectors) : 1;
     int outputs = tokens * together;
     int sums = outputs >= 8 ? 1 : outputs >= 4 ? 2 : 4 / together;
@@ -75,7 +75,7 @@ final class TileCompiler extends KernelAssembler {
               () -> {
                 emitSparseStep(accumulators, block, inputs);
                 code.lload(block).lload(WEIGHT_PITCH).ladd().lstore(block);
-                advance(inputs, PackedSparseWeight.BLOCK * Float.BYTES);
+                advance(inputs, TiledSparseWeight.BLOCK * Float.BYTES);
               });
           for (int r = 0; r < together; r++) {
             for (int t = 0; t < tokens; t++) {
@@ -100,7 +100,7 @@ final class TileCompiler extends KernelAssembler {
       long offset = r * vectorBytes();
       indices[r] = loadedInts(() -> address(block, offset));
     }
-    int[][] input = new int[tokens][PackedSparseWeight.BLOCK / lanes];
+    int[][] input = new int[tokens][TiledSparseWeight.BLOCK / lanes];
     for (int t = 0; t < tokens; t++) {
       for (int v = 0; v < input[t].length; v++) {
         int token = t;
@@ -110,17 +110,17 @@ final class TileCompiler extends KernelAssembler {
     }
     int values = reference();
     int index = reference();
-    for (int n = 0; n < PackedSparseWeight.NONZEROS; n++) {
+    for (int n = 0; n < TiledSparseWeight.NONZEROS; n++) {
       for (int r = 0; r < indices.length; r++) {
-        long offset = PackedSparseWeight.valueOffset(n, r * lanes);
+        long offset = TiledSparseWeight.valueOffset(n, r * lanes);
         loadFloats(() -> address(block, offset));
         code.astore(values);
-        shiftRight(indices[r], PackedSparseWeight.INDEX_BITS * n);
+        shiftRight(indices[r], TiledSparseWeight.INDEX_BITS * n);
         code.astore(index);
         for (int t = 0; t < tokens; t++) {
           int[] sums = accumulators[r][t];
           code.aload(index);
-          code.aload(input[t][n * input[t].length / PackedSparseWeight.NONZEROS]);
+          code.aload(input[t][n * input[t].length / TiledSparseWeight.NONZEROS]);
           selectFrom();
           multiplyAdd(values, sums[n % sums.length]);
         }

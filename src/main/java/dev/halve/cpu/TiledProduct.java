@@ -22,7 +22,7 @@ final class TiledProduct {
   private static final int PART_TOKENS = 96;
 
   /** Of a tile's outputs for one token. */
-  private static final long ROW_BYTES = PackedSparseWeight.BLOCK * (long) Float.BYTES;
+  private static final long ROW_BYTES = TiledSparseWeight.BLOCK * (long) Float.BYTES;
 
   private TiledProduct() {}
 
@@ -36,7 +36,7 @@ final class TiledProduct {
   static void run(
       ThreadTeam team,
       TileKernels kernels,
-      PackedSparseWeight weight,
+      TiledSparseWeight weight,
       Tensor x,
       Tensor bias,
       Epilogue epilogue,
@@ -47,7 +47,7 @@ final class TiledProduct {
     int partTokens = (PART_TOKENS + tile - 1) / tile * tile;
     int tokenParts = (tokens + partTokens - 1) / partTokens;
     // A few parts for each member even out their speeds; a small tile is over too soon for that.
-    boolean small = tokens <= tile && weight.bytes() < SMALL_BYTES;
+    boolean small = tokens <= tile && weight.rowBlocks() * weight.rowBlockBytes() < SMALL_BYTES;
     int wanted = small ? team.size() : 3 * team.size();
     int rowParts = Math.min(weight.rowBlocks(), (wanted + tokenParts - 1) / tokenParts);
     long xPitch = x.extent(1) * Float.BYTES;
@@ -82,7 +82,7 @@ final class TiledProduct {
    */
   static void run(
       TileKernels kernels,
-      PackedSparseWeight weight,
+      TiledSparseWeight weight,
       int firstBlock,
       int lastBlock,
       long x,
@@ -93,9 +93,9 @@ final class TiledProduct {
       long y,
       long yPitch,
       long scratch) {
-    int steps = weight.columns() / PackedSparseWeight.BLOCK;
-    boolean ragged = weight.columns() % PackedSparseWeight.BLOCK != 0;
-    int wholeBlocks = ragged ? 0 : weight.rows() / PackedSparseWeight.BLOCK;
+    int steps = weight.columns() / TiledSparseWeight.BLOCK;
+    boolean ragged = weight.columns() % TiledSparseWeight.BLOCK != 0;
+    int wholeBlocks = ragged ? 0 : weight.rows() / TiledSparseWeight.BLOCK;
     int group = groupBlocks(weight);
     for (int from = firstBlock; from < lastBlock; from += group) {
       int to = Math.min(lastBlock, from + group);
@@ -109,7 +109,7 @@ final class TiledProduct {
           if (block < wholeBlocks) {
             kernel.run(
                 weight.block(block, 0),
-                PackedSparseWeight.BLOCK_BYTES,
+                TiledSparseWeight.BLOCK_BYTES,
                 tileX,
                 xPitch,
                 bias + column,
@@ -131,22 +131,21 @@ final class TiledProduct {
           }
         }
         if (epilogue == Epilogue.GELU) {
-          int firstRow = from * PackedSparseWeight.BLOCK;
-          int lastRow = Math.min(weight.rows(), to * PackedSparseWeight.BLOCK);
+          int firstRow = from * TiledSparseWeight.BLOCK;
+          int lastRow = Math.min(weight.rows(), to * TiledSparseWeight.BLOCK);
           gelu(tileY, yPitch, kernels.tokens()[chosen], firstRow, lastRow);
         }
       }
     }
   }
 
-  private static int groupBlocks(PackedSparseWeight weight) {
-    long blockBytes = weight.bytes() / weight.rowBlocks();
-    return (int) Math.max(1, GROUP_BYTES / blockBytes);
+  private static int groupBlocks(TiledSparseWeight weight) {
+    return (int) Math.max(1, GROUP_BYTES / weight.rowBlockBytes());
   }
 
   /** A tile at the last rows, or of a weight whose columns do not fill its last step. */
   private static void edge(
-      PackedSparseWeight weight,
+      TiledSparseWeight weight,
       TileKernel kernel,
       int tokens,
       int block,
@@ -156,26 +155,26 @@ final class TiledProduct {
       long y,
       long yPitch,
       long scratch) {
-    int firstRow = block * PackedSparseWeight.BLOCK;
+    int firstRow = block * TiledSparseWeight.BLOCK;
     long rowBytes = Math.min(ROW_BYTES, (weight.rows() - firstRow) * (long) Float.BYTES);
     long edgeBias = scratch;
     long sums = edgeBias + ROW_BYTES;
     Memory.copy(bias + firstRow * (long) Float.BYTES, edgeBias, rowBytes);
-    int steps = weight.columns() / PackedSparseWeight.BLOCK;
+    int steps = weight.columns() / TiledSparseWeight.BLOCK;
     kernel.run(
         weight.block(block, 0),
-        PackedSparseWeight.BLOCK_BYTES,
+        TiledSparseWeight.BLOCK_BYTES,
         x,
         xPitch,
         edgeBias,
         sums,
         ROW_BYTES,
         steps);
-    int left = weight.columns() % PackedSparseWeight.BLOCK;
+    int left = weight.columns() % TiledSparseWeight.BLOCK;
     if (left > 0) {
       long more = sums + tokens * ROW_BYTES;
       long inputs = more + tokens * ROW_BYTES;
-      long stepBytes = PackedSparseWeight.BLOCK * (long) Float.BYTES;
+      long stepBytes = TiledSparseWeight.BLOCK * (long) Float.BYTES;
       Memory.zero(inputs, tokens * stepBytes);
       for (int token = 0; token < tokens; token++) {
         Memory.copy(
@@ -186,14 +185,7 @@ final class TiledProduct {
       Memory.zero(edgeBias, ROW_BYTES);
       long lastStep = weight.block(block, steps);
       kernel.run(
-          lastStep,
-          PackedSparseWeight.BLOCK_BYTES,
-          inputs,
-          stepBytes,
-          edgeBias,
-          more,
-          ROW_BYTES,
-          1);
+          lastStep, TiledSparseWeight.BLOCK_BYTES, inputs, stepBytes, edgeBias, more, ROW_BYTES, 1);
       for (long at = 0; at < tokens * ROW_BYTES; at += Float.BYTES) {
         Memory.setFloat(sums + at, Memory.getFloat(sums + at) + Memory.getFloat(more + at));
       }

@@ -26,7 +26,7 @@ class DensePanelTest {
   @ParameterizedTest
   @MethodSource("kernels")
   void aPanelIsTheSumOfProducts(PanelKernels kernels) {
-    for (int vectors = 1; vectors <= Panels.MOST_VECTORS; vectors *= 2) {
+    for (int vectors = 1; vectors <= 8; vectors *= 2) {
       for (int rows : new int[] {1, 7, 19}) {
         for (int columns : new int[] {1, 20, 1600}) {
           check(kernels, vectors, rows, columns);

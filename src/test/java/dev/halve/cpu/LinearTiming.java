@@ -89,8 +89,8 @@ public final class LinearTiming {
       }
       Tensor bias = Tensor.allocate(arena, DType.F32, rows);
       Tensor y = Tensor.allocate(arena, DType.F32, tokens, rows);
-      PackedSparseWeight sparse =
-          PackedSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
+      CpuSparseWeight sparse =
+          CpuSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
       Scratch[] scratch = scratches(team.size());
       Blas blas = new Blas();
       // Halve holds OpenBLAS to one thread when it first uses it.
@@ -123,13 +123,20 @@ public final class LinearTiming {
                           tokens, rows, columns, 1, xAt, columns, weightAt, columns, 0, yAt, rows),
               () ->
                   TiledProduct.run(
-                      team, CpuKernels.best().tiles(), sparse, x, bias, Epilogue.NONE, y, 0),
+                      team,
+                      CpuKernels.best().tiles(),
+                      sparse.tiled(),
+                      x,
+                      bias,
+                      Epilogue.NONE,
+                      y,
+                      0),
               () ->
                   PanelLinear.run(
                       team,
                       scratch,
                       CpuKernels.best().panels(),
-                      sparse,
+                      sparse.paired(),
                       x,
                       bias,
                       Epilogue.NONE,

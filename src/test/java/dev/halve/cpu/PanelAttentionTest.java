@@ -41,7 +41,7 @@ class PanelAttentionTest {
     int lanes = kernels.lanes();
     int inputs = 3 * headSize + 2;
     int outputs = headSize + 3;
-    Panels panels = new Panels(lanes, tokens, 2, 1);
+    Panels panels = new Panels(lanes, tokens, 2, 6, 1);
     panels.cut(tokens);
     try (ArenaPool pool = new ArenaPool()) {
       long qkv = panels(pool, tokens, inputs);

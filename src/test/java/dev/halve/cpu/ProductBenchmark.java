@@ -45,7 +45,7 @@ public class ProductBenchmark {
   private Tensor weight;
   private Tensor bias;
   private Tensor y;
-  private PackedSparseWeight packed;
+  private CpuSparseWeight packed;
 
   @Setup
   public void prepare() {
@@ -61,7 +61,7 @@ public class ProductBenchmark {
     }
     bias = random(random, rows);
     y = Tensor.allocate(arena, DType.F32, tokens, rows);
-    packed = PackedSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
+    packed = CpuSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
   }
 
   private Tensor random(Random random, long... extents) {
@@ -98,12 +98,12 @@ public class ProductBenchmark {
 
   @Benchmark
   public void tiles() {
-    TiledProduct.run(team, CpuKernels.best().tiles(), packed, x, bias, Epilogue.NONE, y, 0);
+    TiledProduct.run(team, CpuKernels.best().tiles(), packed.tiled(), x, bias, Epilogue.NONE, y, 0);
   }
 
   @Benchmark
   public void panels() {
     PanelKernels kernels = CpuKernels.best().panels();
-    PanelLinear.run(team, scratch, kernels, packed, x, bias, Epilogue.NONE, y, 0);
+    PanelLinear.run(team, scratch, kernels, packed.paired(), x, bias, Epilogue.NONE, y, 0);
   }
 }

@@ -69,7 +69,7 @@ class SparseProductTest {
       for (int columns : COLUMNS) {
         Tensor weight = random(rows, columns);
         prune(weight);
-        PackedSparseWeight packed = pack(weight);
+        CpuSparseWeight packed = pack(weight);
         for (int tokens : TOKENS) {
           check(named, packed, weight, tokens, Epilogue.NONE);
         }
@@ -95,8 +95,8 @@ class SparseProductTest {
     Tensor weight = random(80, columns);
     prune(weight);
     CpuKernels best = CpuKernels.best();
-    PackedSparseWeight packed =
-        PackedSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
+    CpuSparseWeight packed =
+        CpuSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
     Tensor bias = random(80);
     for (int tokens : new int[] {1, 7, 100, 389}) {
       Tensor x = random(tokens, columns);
@@ -124,15 +124,15 @@ class SparseProductTest {
     System.out.println(VectorMath.LANES);
   }
 
-  private PackedSparseWeight pack(Tensor weight) {
-    return PackedSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
+  private CpuSparseWeight pack(Tensor weight) {
+    return CpuSparseWeight.pack(pool, SparseSemiStructuredTensor.compress(arena, weight));
   }
 
   /** Into a poisoned output with a margin on either side, relative to the sum of magnitudes. */
   private void check(
-      Named named, PackedSparseWeight packed, Tensor weight, int tokens, Epilogue epilogue) {
-    int rows = packed.rows();
-    int columns = packed.columns();
+      Named named, CpuSparseWeight packed, Tensor weight, int tokens, Epilogue epilogue) {
+    int rows = packed.paired().rows();
+    int columns = packed.paired().columns();
     int width = rows + 5;
     Tensor x = random(tokens, columns);
     Tensor bias = random(rows);
@@ -167,7 +167,7 @@ class SparseProductTest {
       int threads,
       TileKernels tiles,
       PanelKernels panels,
-      PackedSparseWeight weight,
+      CpuSparseWeight weight,
       Tensor x,
       Tensor bias,
       Epilogue epilogue,
@@ -177,9 +177,9 @@ class SparseProductTest {
     Arrays.setAll(scratch, i -> new Scratch());
     try (ThreadTeam team = new ThreadTeam(threads)) {
       if (panels == null) {
-        TiledProduct.run(team, tiles, weight, x, bias, epilogue, y, column);
+        TiledProduct.run(team, tiles, weight.tiled(), x, bias, epilogue, y, column);
       } else {
-        PanelLinear.run(team, scratch, panels, weight, x, bias, epilogue, y, column);
+        PanelLinear.run(team, scratch, panels, weight.paired(), x, bias, epilogue, y, column);
       }
     }
     for (Scratch each : scratch) {

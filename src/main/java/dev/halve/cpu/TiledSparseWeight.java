@@ -1,18 +1,15 @@
 package dev.halve.cpu;
 
 import dev.halve.core.DType;
-import dev.halve.core.Shape;
 import dev.halve.core.Tensor;
 import dev.halve.core.sparse.SparseSemiStructuredTensor;
-import dev.halve.engine.PackedWeight;
 import dev.halve.engine.Pool;
-import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
 /**
- * A 2:4 weight in blocks of 16 rows by 16 columns, the one packing that every CPU kernel reads, for
- * all vector widths. A block holds eight nonzeros of each row, 576 bytes:
+ * A 2:4 weight in blocks of 16 rows by 16 columns, which tiles of few tokens read, for all vector
+ * widths. A block holds eight nonzeros of each row, 576 bytes:
  *
  * <pre>
  * int indices[16]       row r: nibble n is the column, within the block, of the row's nonzero n
@@ -24,7 +21,7 @@ import java.lang.foreign.ValueLayout;
  * group {@code g}'s, so the two low bits of a nibble are the position within the group. Rows and
  * columns past the last ones are zeros at valid positions.
  */
-final class PackedSparseWeight implements PackedWeight {
+final class TiledSparseWeight {
   /** Rows and columns of a block. */
   static final int BLOCK = 16;
 
@@ -44,7 +41,7 @@ final class PackedSparseWeight implements PackedWeight {
   private final int columnBlocks;
   private final MemorySegment segment;
 
-  private PackedSparseWeight(int rows, int columns, MemorySegment segment) {
+  private TiledSparseWeight(int rows, int columns, MemorySegment segment) {
     this.rows = rows;
     this.columns = columns;
     this.columnBlocks = blocks(columns);
@@ -52,12 +49,12 @@ final class PackedSparseWeight implements PackedWeight {
   }
 
   /** Packs a compressed weight into memory of the pool. */
-  static PackedSparseWeight pack(Pool pool, SparseSemiStructuredTensor weight) {
+  static TiledSparseWeight pack(Pool pool, SparseSemiStructuredTensor weight) {
     int rows = Math.toIntExact(weight.shape().extent(0));
     int columns = Math.toIntExact(weight.shape().extent(1));
     long bytes = (long) blocks(rows) * blocks(columns) * BLOCK_BYTES;
     MemorySegment segment = pool.allocate(DType.U8, bytes).segment();
-    PackedSparseWeight packed = new PackedSparseWeight(rows, columns, segment);
+    TiledSparseWeight packed = new TiledSparseWeight(rows, columns, segment);
     packed.fill(weight);
     return packed;
   }
@@ -102,31 +99,6 @@ final class PackedSparseWeight implements PackedWeight {
     return ((long) rowBlock * columnBlocks + columnBlock) * BLOCK_BYTES;
   }
 
-  @Override
-  public SparseSemiStructuredTensor unpack(Arena arena) {
-    Tensor values = Tensor.allocate(arena, DType.F32, rows, columns / 2);
-    Tensor metadata = Tensor.allocate(arena, DType.U8, rows, (columns + 7) / 8);
-    for (int row = 0; row < rows; row++) {
-      for (int column = 0; column < columns; column += 4) {
-        long at = offset(row / BLOCK, column / BLOCK);
-        int group = column % BLOCK / 4;
-        int pair = segment.get(INT, at + row % BLOCK * (long) Integer.BYTES) >>> 8 * group;
-        int nibble = (pair & 3) | (pair >> 4 & 3) << 2;
-        long byteAt = row * metadata.extent(1) + column / 8;
-        byte others = metadata.segment().get(ValueLayout.JAVA_BYTE, byteAt);
-        metadata
-            .segment()
-            .set(ValueLayout.JAVA_BYTE, byteAt, (byte) (others | nibble << (column & 4)));
-        for (int i = 0; i < 2; i++) {
-          values.setFloat(
-              ((long) row * columns + column) / 2 + i,
-              segment.get(FLOAT, at + valueOffset(2 * group + i, row % BLOCK)));
-        }
-      }
-    }
-    return new SparseSemiStructuredTensor(Shape.of(rows, columns), values, metadata);
-  }
-
   /** Outputs. */
   int rows() {
     return rows;
@@ -150,8 +122,12 @@ final class PackedSparseWeight implements PackedWeight {
     return segment.address() + offset(rowBlock, columnBlock);
   }
 
-  @Override
-  public long bytes() {
+  /** Bytes of a row block. */
+  long rowBlockBytes() {
+    return columnBlocks * BLOCK_BYTES;
+  }
+
+  long bytes() {
     return segment.byteSize();
   }
 }
