@@ -47,67 +47,62 @@ public record QaFeatures(List<Example> examples, List<QaFeature> features) {
     for (int i = 0; i < examples.size(); i++) {
       Example example = examples.get(i);
       Tokens context = contextTokens.get(contextIndex.get(example.context()));
-      addWindows(
-          features, tokenizer.pair(), i, example, questions.get(i), context, maxLength, docStride);
+      Pair pair = new Pair(tokenizer.pair(), i, example, questions.get(i), context);
+      features.addAll(pair.windows(maxLength, docStride));
     }
     return new QaFeatures(examples, features);
   }
 
-  private static void addWindows(
-      List<QaFeature> features,
-      PairTemplate pair,
-      int index,
-      Example example,
-      Tokens question,
-      Tokens context,
-      int maxLength,
-      int docStride) {
-    int room = maxLength - pair.count() - question.count();
-    if (room < Math.min(context.count(), 1)) {
-      throw new HalveException(
-          "question %s has %,d tokens, which leaves no room for its context in rows of %,d; raise max_length or shorten it"
-              .formatted(Quoted.of(example.id()), question.count(), maxLength));
-    }
-    if (context.count() > room && docStride >= room) {
-      throw new HalveException(
-          "question %s leaves %,d tokens of a row to its context, and doc_stride repeats %,d of them; lower doc_stride"
-              .formatted(Quoted.of(example.id()), room, docStride));
-    }
-    int from = 0;
-    int to;
-    do {
-      to = Math.min(from + room, context.count());
-      features.add(window(pair, index, example, question, context, from, to));
-      from = to - docStride;
-    } while (to < context.count());
-  }
-
-  private static QaFeature window(
-      PairTemplate pair,
-      int index,
-      Example example,
-      Tokens question,
-      Tokens context,
-      int from,
-      int to) {
-    int contextFrom = pair.before().length + question.count() + pair.between().length;
-    int[] ids = new int[contextFrom + to - from + pair.after().length];
-    int next = append(ids, 0, pair.before(), 0, pair.before().length);
-    next = append(ids, next, question.ids(), 0, question.count());
-    next = append(ids, next, pair.between(), 0, pair.between().length);
-    next = append(ids, next, context.ids(), from, to);
-    append(ids, next, pair.after(), 0, pair.after().length);
-    int start = 0;
-    int end = 0;
-    if (to > from && !example.answers().isEmpty()) {
-      Answer answer = example.answers().getFirst();
-      if (context.starts()[from] <= answer.start() && context.ends()[to - 1] >= answer.end()) {
-        start = contextFrom + lastAtMost(context.starts(), from, to, answer.start()) - from;
-        end = contextFrom + firstAtLeast(context.ends(), from, to, answer.end()) - from;
+  /**
+   * A question and its context.
+   *
+   * @param index the question's place among the examples
+   */
+  private record Pair(
+      PairTemplate template, int index, Example example, Tokens question, Tokens context) {
+    List<QaFeature> windows(int maxLength, int docStride) {
+      int room = maxLength - template.count() - question.count();
+      if (room < Math.min(context.count(), 1)) {
+        throw new HalveException(
+            "question %s has %,d tokens, which leaves no room for its context in rows of %,d; raise max_length or shorten it"
+                .formatted(Quoted.of(example.id()), question.count(), maxLength));
       }
+      if (context.count() > room && docStride >= room) {
+        throw new HalveException(
+            "question %s leaves %,d tokens of a row to its context, and doc_stride repeats %,d of them; lower doc_stride"
+                .formatted(Quoted.of(example.id()), room, docStride));
+      }
+      List<QaFeature> windows = new ArrayList<>();
+      int from = 0;
+      int to;
+      do {
+        to = Math.min(from + room, context.count());
+        windows.add(window(from, to));
+        from = to - docStride;
+      } while (to < context.count());
+      return windows;
     }
-    return new QaFeature(
-        index, ids, contextFrom, context, from, to - from, pair.secondType(), start, end);
+
+    private QaFeature window(int from, int to) {
+      int contextFrom = template.before().length + question.count() + template.between().length;
+      int[] ids = new int[contextFrom + to - from + template.after().length];
+      int next = append(ids, 0, template.before(), 0, template.before().length);
+      next = append(ids, next, question.ids(), 0, question.count());
+      next = append(ids, next, template.between(), 0, template.between().length);
+      next = append(ids, next, context.ids(), from, to);
+      append(ids, next, template.after(), 0, template.after().length);
+      int start = 0;
+      int end = 0;
+      if (to > from && !example.answers().isEmpty()) {
+        Answer answer = example.answers().getFirst();
+        if (context.starts()[from] <= answer.start() && context.ends()[to - 1] >= answer.end()) {
+          start = contextFrom + lastAtMost(context.starts(), from, to, answer.start()) - from;
+          end = contextFrom + firstAtLeast(context.ends(), from, to, answer.end()) - from;
+        }
+      }
+      return new QaFeature(
+          index, ids, contextFrom, context, from, to - from, template.secondType(), start, end);
+    }
   }
 
   private static int append(int[] ids, int at, int[] source, int from, int to) {
