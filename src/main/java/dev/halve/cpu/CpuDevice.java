@@ -375,14 +375,8 @@ final class CpuDevice implements Device {
 
   @Override
   public void spanLoss(
-      Tensor logits,
-      DeviceBatch batch,
-      Tensor starts,
-      Tensor ends,
-      float weight,
-      Tensor dLogits,
-      Tensor loss) {
-    losses.spanLoss(logits, batch, starts, ends, weight, dLogits, loss);
+      Tensor logits, DeviceBatch batch, float weight, Tensor dLogits, Tensor loss) {
+    losses.spanLoss(logits, batch, weight, dLogits, loss);
   }
 
   @Override

@@ -26,50 +26,40 @@ final class CpuLosses {
     this.team = team;
   }
 
-  void spanLoss(
-      Tensor logits,
-      DeviceBatch batch,
-      Tensor starts,
-      Tensor ends,
-      float weight,
-      Tensor dLogits,
-      Tensor loss) {
+  void spanLoss(Tensor logits, DeviceBatch batch, float weight, Tensor dLogits, Tensor loss) {
     int[] rowOffsets = batch.host().rowOffsets();
     int counted = 0;
     for (int row = 0; row < batch.rows(); row++) {
-      int length = batch.host().rowLength(row);
-      if (inside(starts, row, length) && inside(ends, row, length)) {
-        counted++;
-      }
+      counted += counts(batch, row) ? 1 : 0;
     }
     dLogits.segment().fill((byte) 0);
     double total = 0;
     for (int row = 0; row < batch.rows(); row++) {
-      int length = batch.host().rowLength(row);
-      if (inside(starts, row, length) && inside(ends, row, length)) {
+      if (counts(batch, row)) {
+        int length = batch.host().rowLength(row);
         float half = weight * 0.5f / counted;
-        total += crossEntropy(logits, dLogits, rowOffsets[row], length, 0, starts, row, half);
-        total += crossEntropy(logits, dLogits, rowOffsets[row], length, 1, ends, row, half);
+        int start = position(batch.starts(), row);
+        int end = position(batch.ends(), row);
+        total += crossEntropy(logits, dLogits, rowOffsets[row], length, 0, start, half);
+        total += crossEntropy(logits, dLogits, rowOffsets[row], length, 1, end, half);
       }
     }
     loss.setFloat(0, (float) (loss.getFloat(0) + total));
   }
 
-  private static boolean inside(Tensor positions, int row, int length) {
-    int position = positions.segment().getAtIndex(INT, row);
-    return position >= 0 && position < length;
+  private static int position(Tensor positions, int row) {
+    return positions.segment().getAtIndex(INT, row);
+  }
+
+  private static boolean counts(DeviceBatch batch, int row) {
+    int length = batch.host().rowLength(row);
+    int start = position(batch.starts(), row);
+    int end = position(batch.ends(), row);
+    return start >= 0 && start < length && end >= 0 && end < length;
   }
 
   private static double crossEntropy(
-      Tensor logits,
-      Tensor dLogits,
-      int first,
-      int length,
-      int column,
-      Tensor targets,
-      int row,
-      float weight) {
-    int target = targets.segment().getAtIndex(INT, row);
+      Tensor logits, Tensor dLogits, int first, int length, int column, int target, float weight) {
     float max = Float.NEGATIVE_INFINITY;
     for (int i = 0; i < length; i++) {
       max = Math.max(max, logits.segment().getAtIndex(FLOAT, 2L * (first + i) + column));

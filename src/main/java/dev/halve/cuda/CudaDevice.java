@@ -425,15 +425,9 @@ final class CudaDevice implements Device {
 
   @Override
   public void spanLoss(
-      Tensor logits,
-      DeviceBatch batch,
-      Tensor starts,
-      Tensor ends,
-      float weight,
-      Tensor dLogits,
-      Tensor loss) {
+      Tensor logits, DeviceBatch batch, float weight, Tensor dLogits, Tensor loss) {
     context.makeCurrent();
-    losses.spanLoss(logits, batch, starts, ends, weight, dLogits, loss);
+    losses.spanLoss(logits, batch, weight, dLogits, loss);
   }
 
   @Override

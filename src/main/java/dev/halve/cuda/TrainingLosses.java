@@ -20,14 +20,7 @@ final class TrainingLosses {
     this.launch = launch;
   }
 
-  void spanLoss(
-      Tensor logits,
-      DeviceBatch batch,
-      Tensor starts,
-      Tensor ends,
-      float weight,
-      Tensor dLogits,
-      Tensor loss) {
+  void spanLoss(Tensor logits, DeviceBatch batch, float weight, Tensor dLogits, Tensor loss) {
     training.requireTraining();
     long rowLosses = training.scratch(8L * batch.rows());
     launch
@@ -36,8 +29,8 @@ final class TrainingLosses {
         .with(rowLosses)
         .with(logits)
         .with(batch.rowOffsets())
-        .with(starts)
-        .with(ends)
+        .with(batch.starts())
+        .with(batch.ends())
         .with(batch.rows())
         .with(weight)
         .launch();

@@ -63,27 +63,13 @@ public final class BertForQuestionAnswering implements AutoCloseable {
    * One forward and backward pass: adds to every gradient, and the mean loss over the batch's rows
    * to {@code loss}.
    *
-   * @param starts the first token of each row's answer, a position within the row; 0 for none
-   * @param ends its last token
-   * @param loss F32 {@code [1]} on the device
-   */
-  public void forwardBackward(Pass pass, int[] starts, int[] ends, Tensor loss) {
-    Workspace workspace = pass.workspace();
-    Tensor startsOnDevice = DeviceBatch.upload(workspace, starts);
-    Tensor endsOnDevice = DeviceBatch.upload(workspace, ends);
-    forwardBackward(pass, startsOnDevice, endsOnDevice, null, null, 1, loss);
-  }
-
-  /**
-   * The same with answers on the device.
-   *
+   * @param pass of a batch with answers
    * @param distillation null, with the targets, for the labels' loss alone
    * @param share of this batch in the step: what the loss and the gradients are multiplied by
+   * @param loss F32 {@code [1]}
    */
   void forwardBackward(
       Pass pass,
-      Tensor starts,
-      Tensor ends,
       Distillation distillation,
       TrainingStep.Targets targets,
       float share,
@@ -96,7 +82,7 @@ public final class BertForQuestionAnswering implements AutoCloseable {
 
     Tensor dLogits = workspace.take(DType.F32, pass.tokens(), 2);
     float labelWeight = distillation == null ? 1 : distillation.labelWeight();
-    device.spanLoss(logits, pass.batch(), starts, ends, share * labelWeight, dLogits, loss);
+    device.spanLoss(logits, pass.batch(), share * labelWeight, dLogits, loss);
     if (distillation != null) {
       device.distillationLoss(
           logits,
@@ -177,11 +163,6 @@ public final class BertForQuestionAnswering implements AutoCloseable {
 
   public CompiledModel compile(int maxTokens, int maxRows) {
     return device().compile(bert, qaOutputs, maxTokens, maxRows);
-  }
-
-  /** A new loss accumulator on the model's device, owned by the pool. */
-  public static Tensor newLoss(Pool pool) {
-    return pool.allocate(DType.F32, 1);
   }
 
   @Override

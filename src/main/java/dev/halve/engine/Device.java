@@ -270,20 +270,12 @@ public interface Device extends AutoCloseable {
    * halved, each over the tokens of its row.
    *
    * @param logits F32 {@code [tokens, 2]}: start and end
-   * @param starts I32 {@code [rows]}, positions within the row; one outside the row counts nothing,
-   *     as does its row in the mean
+   * @param batch with its answers; one outside its row counts nothing, as does the row in the mean
    * @param weight of the loss
    * @param dLogits F32 {@code [tokens, 2]}, the gradient of the weighted loss
    * @param loss F32 {@code [1]}, the weighted loss is added to it
    */
-  void spanLoss(
-      Tensor logits,
-      DeviceBatch batch,
-      Tensor starts,
-      Tensor ends,
-      float weight,
-      Tensor dLogits,
-      Tensor loss);
+  void spanLoss(Tensor logits, DeviceBatch batch, float weight, Tensor dLogits, Tensor loss);
 
   /**
    * The loss of a question-answering student against its teacher: the Kullback-Leibler divergence

@@ -46,17 +46,6 @@ public record DeviceBatch(
         workspace.device(), workspace.take(DType.I32, integers(shape)), shape, batch, starts, ends);
   }
 
-  /** Copies integers to a workspace tensor {@code [values.length]}. */
-  static Tensor upload(Workspace workspace, int[] values) {
-    Tensor device = workspace.take(DType.I32, values.length);
-    try (Arena arena = Arena.ofConfined()) {
-      Tensor host = Tensor.allocate(arena, DType.I32, values.length);
-      MemorySegment.copy(values, 0, host.segment(), ValueLayout.JAVA_INT, 0, values.length);
-      workspace.device().upload(host, device);
-    }
-    return device;
-  }
-
   /** How many integers a batch of a shape takes. */
   static long integers(BatchShape shape) {
     return 3L * shape.tokens() + 3L * shape.rows() + 2;

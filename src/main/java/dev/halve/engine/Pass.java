@@ -31,13 +31,10 @@ public final class Pass {
   }
 
   /**
+   * A training pass over a batch that is on the device already.
+   *
    * @param seed of this step; the same seed drops the same elements
    */
-  public static Pass training(Workspace workspace, PackedBatch batch, int seed) {
-    return training(workspace, DeviceBatch.upload(workspace, batch), seed);
-  }
-
-  /** A training pass over a batch that is on the device already. */
   public static Pass training(Workspace workspace, DeviceBatch batch, int seed) {
     return new Pass(workspace, batch, true, true, seed);
   }

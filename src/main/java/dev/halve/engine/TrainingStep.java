@@ -27,17 +27,12 @@ public final class TrainingStep implements AutoCloseable {
   /**
    * @param model prepared for training, masks in place
    * @param distillation null to learn from labels alone
-   * @param loss F32 {@code [1]} on the device, to which each step adds its batch's loss
    * @param maxTokens of a batch
    * @param maxRows of a batch
    */
   public TrainingStep(
-      BertForQuestionAnswering model,
-      Distillation distillation,
-      Tensor loss,
-      int maxTokens,
-      int maxRows) {
-    this(model, distillation, loss, maxTokens, maxRows, 1);
+      BertForQuestionAnswering model, Distillation distillation, int maxTokens, int maxRows) {
+    this(model, distillation, maxTokens, maxRows, 1);
   }
 
   /**
@@ -46,27 +41,26 @@ public final class TrainingStep implements AutoCloseable {
   public TrainingStep(
       BertForQuestionAnswering model,
       Distillation distillation,
-      Tensor loss,
       int maxTokens,
       int maxRows,
       int batches) {
     Device device = model.device();
     this.model = model;
     this.distillation = distillation;
-    this.loss = loss;
     this.parameters = model.parameters();
     this.workspace = new Workspace(device);
     this.pool = device.openPool();
     BatchShape largest = device.shape(new BatchShape(maxTokens, maxRows, maxTokens));
     // Row by row a smaller batch may need more rows than the largest: one for each token at most.
     this.memory = pool.allocate(DType.I32, DeviceBatch.integers(largest) + 3L * largest.tokens());
+    this.loss = pool.allocate(DType.F32, 1);
     this.norm = pool.allocate(DType.F32, 1);
     this.share = 1.0f / batches;
     this.accumulation = device.openReplay();
     this.replay = device.openReplay();
   }
 
-  /** To which each step adds its batch's loss: F32 {@code [1]}. */
+  /** To which each step adds its loss, from zero on: F32 {@code [1]} on the device. */
   public Tensor loss() {
     return loss;
   }
@@ -103,7 +97,7 @@ public final class TrainingStep implements AutoCloseable {
       targets = targets(Pass.inference(workspace, batch));
     }
     Pass pass = Pass.training(workspace, batch, scalars.seed());
-    model.forwardBackward(pass, batch.starts(), batch.ends(), distillation, targets, share, loss);
+    model.forwardBackward(pass, distillation, targets, share, loss);
   }
 
   /**

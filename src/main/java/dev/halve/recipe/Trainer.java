@@ -7,7 +7,6 @@ import dev.halve.core.sparsify.Sparsifier;
 import dev.halve.engine.AdamW;
 import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.Linear;
-import dev.halve.engine.Pool;
 import dev.halve.engine.StepScalars;
 import dev.halve.engine.TrainingStep;
 import dev.halve.report.LossCurve;
@@ -153,8 +152,7 @@ public final class Trainer {
     ExecutorService ahead =
         Executors.newSingleThreadExecutor(
             Thread.ofPlatform().daemon().name("next-batch").factory());
-    try (Pool pool = model.device().openPool();
-        TrainingStep trainingStep = openStep(pool)) {
+    try (TrainingStep trainingStep = openStep()) {
       Tensor lossOnDevice = trainingStep.loss();
       setLoss(lossOnDevice, lossSum);
       int number = step * settings.gradientAccumulationSteps() + 1;
@@ -210,11 +208,10 @@ public final class Trainer {
     }
   }
 
-  private TrainingStep openStep(Pool pool) {
+  private TrainingStep openStep() {
     return new TrainingStep(
         model,
         recovery.distils() ? recovery.distillation(teacher) : null,
-        BertForQuestionAnswering.newLoss(pool),
         maxTokens,
         settings.batchSize(),
         settings.gradientAccumulationSteps());

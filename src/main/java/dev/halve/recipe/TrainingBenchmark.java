@@ -7,7 +7,6 @@ import dev.halve.engine.BertForQuestionAnswering;
 import dev.halve.engine.Device;
 import dev.halve.engine.Devices;
 import dev.halve.engine.PackedBatch;
-import dev.halve.engine.Pool;
 import dev.halve.engine.PretrainedModel;
 import dev.halve.engine.StepScalars;
 import dev.halve.engine.TrainingStep;
@@ -105,14 +104,7 @@ public final class TrainingBenchmark {
       ends[row] = batch.rowLength(row) / 2;
     }
     model.prepareTraining();
-    try (Pool pool = model.device().openPool();
-        TrainingStep step =
-            new TrainingStep(
-                model,
-                null,
-                BertForQuestionAnswering.newLoss(pool),
-                batch.tokens(),
-                batch.rows())) {
+    try (TrainingStep step = new TrainingStep(model, null, batch.tokens(), batch.rows())) {
       double[] times = new double[settings.repeats()];
       int number = 0;
       // A device may run the first step as it is, record the second, and only then replay.

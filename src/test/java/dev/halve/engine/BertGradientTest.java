@@ -2,6 +2,7 @@ package dev.halve.engine;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.halve.core.DType;
 import dev.halve.core.Tensor;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -35,10 +36,10 @@ class BertGradientTest {
         Workspace workspace = new Workspace(device);
         Pool pool = device.openPool()) {
       PackedBatch batch = random.batch(config, 5, 1, 19, 3);
-      Tensor loss = BertForQuestionAnswering.newLoss(pool);
+      Tensor loss = pool.allocate(DType.F32, 1);
       model.prepareTraining();
-      Pass pass = Pass.training(workspace, batch, seed);
-      model.forwardBackward(pass, starts, ends, loss);
+      DeviceBatch onDevice = DeviceBatch.upload(workspace, batch, starts, ends);
+      model.forwardBackward(Pass.training(workspace, onDevice, seed), null, null, 1, loss);
 
       ReferenceBert reference = new ReferenceBert(config, model.parameters(), batch, true, seed);
       assertThat((double) loss.getFloat(0)).isCloseTo(reference.loss(starts, ends), within(1e-5));
@@ -90,16 +91,15 @@ class BertGradientTest {
         BertForQuestionAnswering model = random.model(device, TINY);
         Workspace workspace = new Workspace(device);
         Pool pool = device.openPool()) {
-      Tensor loss = BertForQuestionAnswering.newLoss(pool);
-      PackedBatch batch = random.batch(TINY, 6, 9);
+      Tensor loss = pool.allocate(DType.F32, 1);
       int[] starts = {2, 3};
       int[] ends = {2, 5};
+      DeviceBatch batch = DeviceBatch.upload(workspace, random.batch(TINY, 6, 9), starts, ends);
       model.prepareTraining();
-      model.forwardBackward(Pass.training(workspace, batch, 1), starts, ends, loss);
+      model.forwardBackward(Pass.training(workspace, batch, 1), null, null, 1, loss);
       float[] once = model.parameters().get(0).gradient().toFloatArray();
       float lossOnce = loss.getFloat(0);
-      workspace.reset();
-      model.forwardBackward(Pass.training(workspace, batch, 1), starts, ends, loss);
+      model.forwardBackward(Pass.training(workspace, batch, 1), null, null, 1, loss);
       float[] twice = model.parameters().get(0).gradient().toFloatArray();
       for (int i = 0; i < once.length; i++) {
         assertThat(twice[i]).isCloseTo(2 * once[i], within(1e-6f));

@@ -96,12 +96,14 @@ class GpuTrainingTest {
         Workspace onCpu = new Workspace(cpu);
         Pool gpuPool = gpu.openPool();
         Pool cpuPool = cpu.openPool()) {
-      Tensor gpuLoss = BertForQuestionAnswering.newLoss(gpuPool);
-      Tensor cpuLoss = BertForQuestionAnswering.newLoss(cpuPool);
+      Tensor gpuLoss = gpuPool.allocate(DType.F32, 1);
+      Tensor cpuLoss = cpuPool.allocate(DType.F32, 1);
       twins.onGpu.prepareTraining();
       twins.onCpu.prepareTraining();
-      twins.onGpu.forwardBackward(Pass.training(onGpu, batch, seed), starts, ends, gpuLoss);
-      twins.onCpu.forwardBackward(Pass.training(onCpu, batch, seed), starts, ends, cpuLoss);
+      DeviceBatch gpuBatch = DeviceBatch.upload(onGpu, batch, starts, ends);
+      DeviceBatch cpuBatch = DeviceBatch.upload(onCpu, batch, starts, ends);
+      twins.onGpu.forwardBackward(Pass.training(onGpu, gpuBatch, seed), null, null, 1, gpuLoss);
+      twins.onCpu.forwardBackward(Pass.training(onCpu, cpuBatch, seed), null, null, 1, cpuLoss);
 
       ReferenceBert reference =
           new ReferenceBert(config, twins.onCpu.parameters(), batch, true, seed);
@@ -171,13 +173,13 @@ class GpuTrainingTest {
     return batches;
   }
 
-  private static void train(
+  /** The sum of the steps' losses. */
+  private static float train(
       BertForQuestionAnswering model,
       List<PackedBatch> batches,
-      Tensor loss,
       double maskedKeep,
       double maskedDecay) {
-    try (TrainingStep step = new TrainingStep(model, null, loss, 400, 8)) {
+    try (TrainingStep step = new TrainingStep(model, null, 400, 8)) {
       for (int i = 0; i < batches.size(); i++) {
         PackedBatch batch = batches.get(i);
         int[] starts = new int[batch.rows()];
@@ -188,6 +190,7 @@ class GpuTrainingTest {
         }
         step.run(batch, starts, ends, scalars(i + 1, 1e-3, maskedKeep, maskedDecay));
       }
+      return HostCopy.floats(model.device(), step.loss())[0];
     }
   }
 
@@ -216,9 +219,7 @@ class GpuTrainingTest {
     List<PackedBatch> batches = batches(config, 12);
     List<byte[]> before = null;
     for (int run = 0; run < 2; run++) {
-      try (Twins twins = Twins.random(config, 4);
-          Pool gpuPool = gpu.openPool();
-          Pool cpuPool = cpu.openPool()) {
+      try (Twins twins = Twins.random(config, 4)) {
         for (BertForQuestionAnswering model : List.of(twins.onGpu, twins.onCpu)) {
           if (maskedDecay > 0) {
             maskStraightThrough(model);
@@ -227,8 +228,7 @@ class GpuTrainingTest {
           }
         }
         twins.onGpu.prepareTraining();
-        Tensor gpuLoss = BertForQuestionAnswering.newLoss(gpuPool);
-        train(twins.onGpu, batches, gpuLoss, maskedKeep, maskedDecay);
+        float found = train(twins.onGpu, batches, maskedKeep, maskedDecay);
         List<byte[]> weights =
             twins.onGpu.parameters().stream()
                 .map(each -> HostCopy.bytes(gpu, each.value()))
@@ -243,11 +243,8 @@ class GpuTrainingTest {
         }
         before = weights;
         twins.onCpu.prepareTraining();
-        Tensor cpuLoss = BertForQuestionAnswering.newLoss(cpuPool);
-        train(twins.onCpu, batches, cpuLoss, maskedKeep, maskedDecay);
-        float expected = cpuLoss.getFloat(0);
-        assertThat(HostCopy.floats(gpu, gpuLoss)[0])
-            .isCloseTo(expected, Offset.offset(2e-2f * expected));
+        float expected = train(twins.onCpu, batches, maskedKeep, maskedDecay);
+        assertThat(found).isCloseTo(expected, Offset.offset(2e-2f * expected));
         for (int i = 0; i < weights.size(); i++) {
           Parameter onCpu = twins.onCpu.parameters().get(i);
           Parameter onGpu = twins.onGpu.parameters().get(i);
@@ -321,33 +318,30 @@ class GpuTrainingTest {
     BertConfig config = config(64, 2, 0.1f);
     List<PackedBatch> batches = batches(config, 3);
     try (Twins students = Twins.random(config, 4);
-        Twins teachers = Twins.random(config, 5);
-        Pool gpuPool = gpu.openPool();
-        Pool cpuPool = cpu.openPool()) {
-      float[][] losses = new float[2][];
+        Twins teachers = Twins.random(config, 5)) {
+      float[] losses = new float[2];
       List<List<float[]>> weights = new ArrayList<>();
       for (boolean onGpu : new boolean[] {true, false}) {
         BertForQuestionAnswering student = onGpu ? students.onGpu : students.onCpu;
         BertForQuestionAnswering teacher = onGpu ? teachers.onGpu : teachers.onCpu;
         Device device = student.device();
         student.prepareTraining();
-        Tensor loss = BertForQuestionAnswering.newLoss(onGpu ? gpuPool : cpuPool);
         Distillation distillation = new Distillation(teacher, 0.1f, 0.9f, 5, 2);
-        try (TrainingStep step = new TrainingStep(student, distillation, loss, 400, 8)) {
+        try (TrainingStep step = new TrainingStep(student, distillation, 400, 8)) {
           for (int i = 0; i < 9; i++) {
             PackedBatch batch = batches.get(i % 3);
             int[] answers = new int[batch.rows()];
             answers[0] = -1;
             step.run(batch, answers, answers, scalars(i + 1, 1e-3, 0, 0));
           }
+          losses[onGpu ? 0 : 1] = HostCopy.floats(device, step.loss())[0];
         }
-        losses[onGpu ? 0 : 1] = HostCopy.floats(device, loss);
         weights.add(
             student.parameters().stream()
                 .map(each -> HostCopy.floats(device, each.value()))
                 .toList());
       }
-      assertThat(losses[0][0]).isCloseTo(losses[1][0], Offset.offset(2e-2f * losses[1][0]));
+      assertThat(losses[0]).isCloseTo(losses[1], Offset.offset(2e-2f * losses[1]));
       for (int i = 0; i < weights.get(0).size(); i++) {
         float[] expected = weights.get(1).get(i);
         double learnt = 9 * 1e-3 * Math.sqrt(expected.length);
@@ -373,17 +367,15 @@ class GpuTrainingTest {
     }
     PackedBatch batch = random.batch(config, lengths);
     int steps = 300;
-    try (Twins twins = Twins.random(config, 6);
-        Pool pool = gpu.openPool()) {
+    try (Twins twins = Twins.random(config, 6)) {
       twins.onGpu.prepareTraining();
-      Tensor loss = BertForQuestionAnswering.newLoss(pool);
-      try (TrainingStep step = new TrainingStep(twins.onGpu, null, loss, batch.tokens(), rows)) {
+      try (TrainingStep step = new TrainingStep(twins.onGpu, null, batch.tokens(), rows)) {
         for (int i = 1; i < steps; i++) {
           step.run(batch, starts, ends, scalars(i, 2e-3, 0, 0));
         }
-        gpu.zero(loss);
+        gpu.zero(step.loss());
         step.run(batch, starts, ends, scalars(steps, 2e-3, 0, 0));
-        assertThat(HostCopy.floats(gpu, loss)[0]).isLessThan(0.02f);
+        assertThat(HostCopy.floats(gpu, step.loss())[0]).isLessThan(0.02f);
       }
     }
   }

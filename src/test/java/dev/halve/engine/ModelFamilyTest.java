@@ -193,9 +193,11 @@ class ModelFamilyTest {
         Workspace workspace = new Workspace(device);
         Pool pool = device.openPool()) {
       model.prepareTraining();
-      Tensor loss = BertForQuestionAnswering.newLoss(pool);
-      model.forwardBackward(
-          Pass.training(workspace, batch, 1), new int[] {3, 0, 4}, new int[] {5, 0, 4}, loss);
+      int[] starts = {3, 0, 4};
+      int[] ends = {5, 0, 4};
+      DeviceBatch onDevice = DeviceBatch.upload(workspace, batch, starts, ends);
+      Tensor loss = pool.allocate(DType.F32, 1);
+      model.forwardBackward(Pass.training(workspace, onDevice, 1), null, null, 1, loss);
       Tensor norm = pool.allocate(DType.F32, 1);
       device.adamW(model.parameters(), new AdamW(0.05, 0.9, 0.999, 1e-8, 0, 0), 1, norm);
       workspace.reset();

@@ -234,9 +234,9 @@ class RecoveryOperationsTest {
           }
         }
         model.prepareTraining();
-        Tensor loss = BertForQuestionAnswering.newLoss(pool);
-        model.forwardBackward(
-            Pass.training(workspace, batch, 1), new int[] {1}, new int[] {3}, loss);
+        DeviceBatch onDevice = DeviceBatch.upload(workspace, batch, new int[] {1}, new int[] {3});
+        Tensor loss = pool.allocate(DType.F32, 1);
+        model.forwardBackward(Pass.training(workspace, onDevice, 1), null, null, 1, loss);
       }
       for (int i = 0; i < dense.parameters().size(); i++) {
         Parameter through = dense.parameters().get(i);

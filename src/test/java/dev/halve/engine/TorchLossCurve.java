@@ -1,9 +1,6 @@
 package dev.halve.engine;
 
-import dev.halve.core.DType;
-import dev.halve.core.Tensor;
 import java.io.IOException;
-import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -62,24 +59,19 @@ final class TorchLossCurve {
     int count = Integer.parseInt(args[2]);
     List<Step> steps = new ArrayList<>();
     try (Device device = Devices.openForTraining(args[0]);
-        BertForQuestionAnswering model = PretrainedModel.random(device, CONFIG, 5);
-        Pool pool = device.openPool()) {
+        BertForQuestionAnswering model = PretrainedModel.random(device, CONFIG, 5)) {
       ModelWriter.write(model, 0, null, folder.resolve("model.safetensors"));
       model.prepareTraining();
-      Tensor loss = BertForQuestionAnswering.newLoss(pool);
       Random random = new Random(6);
-      try (TrainingStep training = new TrainingStep(model, null, loss, ROWS * 200, ROWS);
-          Arena arena = Arena.ofConfined()) {
-        Tensor host = Tensor.allocate(arena, DType.F32, 1);
+      try (TrainingStep training = new TrainingStep(model, null, ROWS * 200, ROWS)) {
         for (int i = 1; i <= count; i++) {
           double warmup = Math.min(1, (double) i / WARMUP_STEPS);
           Step step = rows(random, LEARNING_RATE * warmup);
           PackedBatch batch =
               PackedBatch.of(step.ids.toArray(int[][]::new), step.types.toArray(int[][]::new));
-          device.zero(loss);
+          device.zero(training.loss());
           AdamW optimizer = AdamW.withLearningRate(step.learningRate);
           training.run(batch, step.starts, step.ends, new StepScalars(i, optimizer, i));
-          device.download(loss, host);
           steps.add(
               new Step(
                   step.learningRate,
@@ -87,7 +79,7 @@ final class TorchLossCurve {
                   step.types,
                   step.starts,
                   step.ends,
-                  host.getFloat(0)));
+                  HostCopy.floats(device, training.loss())[0]));
         }
       }
     }
