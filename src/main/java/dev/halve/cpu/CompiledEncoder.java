@@ -2,7 +2,6 @@ package dev.halve.cpu;
 
 import dev.halve.core.DType;
 import dev.halve.core.Tensor;
-import dev.halve.core.sparse.SparseSemiStructuredTensor;
 import dev.halve.engine.BertConfig;
 import dev.halve.engine.BertModel;
 import dev.halve.engine.CompiledModel;
@@ -13,7 +12,6 @@ import dev.halve.engine.Linear;
 import dev.halve.engine.PackedBatch;
 import dev.halve.engine.Parameter;
 import dev.halve.engine.Weight;
-import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -195,13 +193,10 @@ final class CompiledEncoder implements CompiledModel {
     return switch (weight) {
       case Weight.Trainable trainable -> dense(trainable.parameter());
       case Weight.Compressed compressed -> {
-        try (Arena arena = Arena.ofConfined()) {
-          SparseSemiStructuredTensor unpacked = compressed.packed().unpack(arena);
-          PairedSparseWeight packed = PairedSparseWeight.pack(pool, unpacked);
-          weightBytes += packed.bytes();
-          sparse = true;
-          yield new Part(packed, null);
-        }
+        PairedSparseWeight packed = ((CpuSparseWeight) compressed.packed()).paired().copy(pool);
+        weightBytes += packed.bytes();
+        sparse = true;
+        yield new Part(packed, null);
       }
       case Weight.Hybrid hybrid -> throw new IllegalArgumentException(hybrid.name());
     };

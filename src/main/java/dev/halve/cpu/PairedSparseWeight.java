@@ -99,6 +99,13 @@ final class PairedSparseWeight {
     return new PairedSparseWeight(rows, columns, offsets, segment);
   }
 
+  /** The same in memory of another pool. */
+  PairedSparseWeight copy(Pool pool) {
+    MemorySegment copy = pool.allocate(DType.U8, segment.byteSize()).segment();
+    copy.copyFrom(segment);
+    return new PairedSparseWeight(rows, columns, offsets, copy);
+  }
+
   /** The weight as it was before packing. */
   SparseSemiStructuredTensor unpack(Arena arena) {
     Tensor values = Tensor.allocate(arena, DType.F32, rows, columns / 2);
