@@ -34,7 +34,19 @@ public final class CpuProvider implements DeviceProvider {
                 "threads", Integer.toString(threads),
                 "vector_bits", Integer.toString(VectorMath.FLOATS.vectorBitSize()),
                 "architecture", System.getProperty("os.arch")));
-    return List.of(cpu, openBlas());
+    return List.of(cpu, machineCode(), openBlas());
+  }
+
+  private static Finding machineCode() {
+    String obstacle = MachineCode.obstacle();
+    return new Finding(
+        "machine code",
+        obstacle.isEmpty(),
+        obstacle.isEmpty()
+            ? "kernels of 2:4 products, written for this processor's vectors"
+            : obstacle + ": the JIT compiles the kernels of 2:4 products",
+        "",
+        Map.of("obstacle", obstacle));
   }
 
   private static Finding openBlas() {

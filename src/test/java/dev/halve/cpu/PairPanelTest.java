@@ -7,105 +7,172 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
-import java.util.Collections;
 import java.util.List;
 import java.util.Random;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.ValueSource;
+import org.junit.jupiter.params.provider.MethodSource;
 
-/** Products of pairs of rows in machine code against sums in double precision. */
+/** Products of pairs of rows, whatever their blocks hold, against sums in double precision. */
 class PairPanelTest {
-  private static final int COLUMNS = 64;
-  private static final int GROUP = 64;
-  private static final float POISON = Float.NaN;
+  /** A kernel for panels of so many tokens. */
+  record Named(String name, SparsePanelKernel kernel, int tokens) {
+    @Override
+    public String toString() {
+      return name + ", " + tokens + " tokens";
+    }
+  }
+
+  static List<Named> kernels() {
+    List<Named> all = new ArrayList<>();
+    add(all, "plain loops", PanelKernels.scalar());
+    if (VectorMath.LANES >= 4) {
+      add(all, "compiled by the JIT", PanelKernels.compile(VectorMath.LANES));
+    }
+    for (int lanes = 8; lanes <= VectorMath.LANES && MachineCode.supported(); lanes *= 2) {
+      add(all, "machine code", PanelKernels.best(lanes));
+    }
+    return all;
+  }
+
+  private static void add(List<Named> all, String name, PanelKernels kernels) {
+    for (int vectors = 1; vectors <= kernels.mostVectors(); vectors++) {
+      all.add(new Named(name, kernels.sparse()[vectors - 1], vectors * kernels.lanes()));
+    }
+  }
 
   @ParameterizedTest
-  @ValueSource(ints = {1, 2, 3, 4, 5, 6})
-  void aBlockIsTheSumOfItsProducts(int vectors) {
-    assumeTrue(MachineCode.supported(), MachineCode::obstacle);
-    for (int lanes = 8; lanes <= VectorMath.LANES; lanes *= 2) {
-      for (int passes : new int[] {1, 2, 3, 16, 21}) {
-        for (int blocks : new int[] {1, 2, 5}) {
-          check(lanes, vectors, passes, blocks);
+  @MethodSource("kernels")
+  void aBlockAddsItsProductsToItsRowsAlone(Named named) {
+    for (int mostPasses : new int[] {1, 2, 3, 16, 21}) {
+      for (int blocks : new int[] {1, 2, 5}) {
+        try (Arena arena = Arena.ofConfined()) {
+          Random random = new Random(mostPasses * 31L + blocks);
+          Product product = new Product(arena, random, named.tokens(), mostPasses, blocks);
+          product.run(named.kernel());
+          product.check();
         }
       }
     }
   }
 
-  /** Rows that no block names must stay as they are. */
-  private static void check(int lanes, int vectors, int mostPasses, int blocks) {
-    int width = vectors * lanes;
-    Random random = new Random(mostPasses * 31L + blocks);
-    try (Arena arena = Arena.ofConfined()) {
-      MemorySegment x = arena.allocate((long) COLUMNS * width * Float.BYTES, 64);
-      for (long i = 0; i < COLUMNS * width; i++) {
+  /** Random blocks, and the sums that they make; other rows of the outputs are poisoned. */
+  private static final class Product {
+    private final Random random;
+    private final int tokens;
+    private final int blocks;
+    private final MemorySegment weight;
+    private final MemorySegment x;
+    private final MemorySegment y;
+    private final double[][] sums = new double[PairedSparseWeight.GROUP][];
+    private final double[][] magnitudes = new double[PairedSparseWeight.GROUP][];
+
+    Product(Arena arena, Random random, int tokens, int mostPasses, int blocks) {
+      this.random = random;
+      this.tokens = tokens;
+      this.blocks = blocks;
+      long block = PairedSparseWeight.HEAD_BYTES + mostPasses * PairedSparseWeight.PASS_BYTES;
+      weight = arena.allocate(blocks * block + Integer.BYTES, Integer.BYTES);
+      x = arena.allocate(PairedSparseWeight.CHUNK * pitch(), 64);
+      for (long i = 0; i < PairedSparseWeight.CHUNK * tokens; i++) {
         x.setAtIndex(ValueLayout.JAVA_FLOAT, i, random.nextFloat(-1, 1));
       }
-      MemorySegment y = arena.allocate((long) (GROUP + 2) * width * Float.BYTES, 64);
-      double[] sums = new double[GROUP * width];
-      double[] magnitudes = new double[GROUP * width];
-      boolean[] named = new boolean[GROUP];
-      for (long i = 0; i < (GROUP + 2) * width; i++) {
-        y.setAtIndex(ValueLayout.JAVA_FLOAT, i, POISON);
-      }
-      MemorySegment weight = arena.allocate((24L + 76 * mostPasses) * blocks + 3, Integer.BYTES);
+      // A row before the first, and one behind the last.
+      y = arena.allocate((PairedSparseWeight.GROUP + 2) * pitch(), 64);
+      y.fill((byte) -1);
       long at = 0;
-      for (int block = 0; block < blocks; block++) {
-        List<Integer> rows = new ArrayList<>();
-        for (int row = 0; row < GROUP; row++) {
-          rows.add(row);
-        }
-        Collections.shuffle(rows, random);
-        for (int i = 0; i < 8; i++) {
-          int row = rows.get(i);
-          weight.set(ValueLayout.JAVA_SHORT, at + i * 2, (short) row);
-          for (int token = 0; token < width && !named[row]; token++) {
-            float bias = random.nextFloat(-1, 1);
-            y.setAtIndex(ValueLayout.JAVA_FLOAT, (row + 1L) * width + token, bias);
-            sums[row * width + token] = bias;
-            magnitudes[row * width + token] = Math.abs(bias);
-          }
-          named[row] = true;
-        }
-        int passes = random.nextInt(1, mostPasses + 1);
-        weight.set(ValueLayout.JAVA_INT, at + 16, passes);
-        at += 24;
-        for (int pass = 0; pass < passes; pass++) {
-          for (int pair = 0; pair < 4; pair++) {
-            int[] columns = new int[3];
-            for (int i = 0; i < 3; i++) {
-              columns[i] = random.nextInt(COLUMNS);
-              weight.set(ValueLayout.JAVA_BYTE, at + 64 + pair * 3 + i, (byte) columns[i]);
-            }
-            for (int i = 0; i < 4; i++) {
-              float value = random.nextFloat(-1, 1);
-              weight.set(ValueLayout.JAVA_FLOAT, at + (pair * 4 + i) * 4L, value);
-              int row = rows.get(2 * pair + i % 2);
-              int column = columns[Math.max(0, i - 1)];
-              for (int token = 0; token < width; token++) {
-                double term =
-                    (double) value
-                        * x.getAtIndex(ValueLayout.JAVA_FLOAT, (long) column * width + token);
-                sums[row * width + token] += term;
-                magnitudes[row * width + token] += Math.abs(term);
-              }
-            }
-          }
-          at += 76;
-        }
+      for (int i = 0; i < blocks; i++) {
+        at = writeBlock(at, random.nextInt(1, mostPasses + 1));
       }
-      PairPanelAssembler.kernel(lanes, vectors)
-          .run(weight.address(), x.address(), y.address() + width * 4L, blocks);
-      for (int row = -1; row <= GROUP; row++) {
-        for (int token = 0; token < width; token++) {
-          float found = y.getAtIndex(ValueLayout.JAVA_FLOAT, (row + 1L) * width + token);
-          if (row < 0 || row == GROUP || !named[row]) {
-            assertThat(found).isNaN();
-          } else {
-            int i = row * width + token;
+    }
+
+    private long pitch() {
+      return tokens * (long) Float.BYTES;
+    }
+
+    private float y(int row, int token) {
+      return y.getAtIndex(ValueLayout.JAVA_FLOAT, (row + 1L) * tokens + token);
+    }
+
+    private long writeBlock(long block, int passes) {
+      int[] rows =
+          random
+              .ints(0, PairedSparseWeight.GROUP)
+              .distinct()
+              .limit(PairedSparseWeight.BLOCK)
+              .toArray();
+      for (int i = 0; i < rows.length; i++) {
+        weight.setAtIndex(ValueLayout.JAVA_SHORT, block / Short.BYTES + i, (short) rows[i]);
+        begin(rows[i]);
+      }
+      weight.set(ValueLayout.JAVA_INT, block + PairedSparseWeight.PASSES_AT, passes);
+      long at = block + PairedSparseWeight.HEAD_BYTES;
+      for (int pass = 0; pass < passes; pass++) {
+        for (int pair = 0; pair < PairedSparseWeight.PAIRS; pair++) {
+          writePair(at, pair, rows[2 * pair], rows[2 * pair + 1]);
+        }
+        at += PairedSparseWeight.PASS_BYTES;
+      }
+      return at;
+    }
+
+    /** A row's sums may have begun in an earlier block. */
+    private void begin(int row) {
+      if (sums[row] != null) {
+        return;
+      }
+      sums[row] = new double[tokens];
+      magnitudes[row] = new double[tokens];
+      for (int token = 0; token < tokens; token++) {
+        float bias = random.nextFloat(-1, 1);
+        y.setAtIndex(ValueLayout.JAVA_FLOAT, (row + 1L) * tokens + token, bias);
+        sums[row][token] = bias;
+        magnitudes[row][token] = Math.abs(bias);
+      }
+    }
+
+    private void writePair(long pass, int pair, int first, int second) {
+      int[] columns = IntStream.generate(this::column).limit(3).toArray();
+      for (int i = 0; i < 3; i++) {
+        long at = pass + PairedSparseWeight.COLUMNS_AT + 3L * pair + i;
+        weight.set(ValueLayout.JAVA_BYTE, at, (byte) columns[i]);
+      }
+      writeValue(pass, 4 * pair, first, columns[0]);
+      writeValue(pass, 4 * pair + 1, second, columns[0]);
+      writeValue(pass, 4 * pair + 2, first, columns[1]);
+      writeValue(pass, 4 * pair + 3, second, columns[2]);
+    }
+
+    private int column() {
+      return random.nextInt(PairedSparseWeight.CHUNK);
+    }
+
+    private void writeValue(long pass, int place, int row, int column) {
+      float value = random.nextFloat(-1, 1);
+      weight.set(ValueLayout.JAVA_FLOAT, pass + place * (long) Float.BYTES, value);
+      for (int token = 0; token < tokens; token++) {
+        double term =
+            (double) value * x.getAtIndex(ValueLayout.JAVA_FLOAT, (long) column * tokens + token);
+        sums[row][token] += term;
+        magnitudes[row][token] += Math.abs(term);
+      }
+    }
+
+    void run(SparsePanelKernel kernel) {
+      kernel.run(weight.address(), x.address(), y.address() + pitch(), blocks);
+    }
+
+    void check() {
+      for (int row = -1; row <= PairedSparseWeight.GROUP; row++) {
+        boolean named = row >= 0 && row < PairedSparseWeight.GROUP && sums[row] != null;
+        for (int token = 0; token < tokens; token++) {
+          if (named) {
             // Each of a few hundred additions rounds by half a unit of 2^-23.
-            assertThat(Math.abs(found - sums[i])).isLessThan(2e-6 * (1 + magnitudes[i]));
+            assertThat(Math.abs(y(row, token) - sums[row][token]))
+                .isLessThan(2e-6 * (1 + magnitudes[row][token]));
+          } else {
+            assertThat(y(row, token)).isNaN();
           }
         }
       }
@@ -113,7 +180,7 @@ class PairPanelTest {
   }
 
   @Test
-  void aMachineOfTheRightKindRunsMachineCode() {
+  void aProcessorWithAvx2RunsMachineCode() {
     assumeTrue(System.getProperty("os.arch").equals("amd64") && VectorMath.LANES >= 8);
     assumeTrue(System.getProperty(MachineCode.SWITCH) == null);
     assertThat(MachineCode.obstacle()).isEmpty();
