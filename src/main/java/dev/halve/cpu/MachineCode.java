@@ -33,13 +33,15 @@ final class MachineCode {
 
   /**
    * Calls all functions, since each kind of call takes tens of milliseconds to make: the convention
-   * has six numbers in registers, and a function that takes fewer does not look at the others.
+   * has six numbers in registers and the rest in memory, and a function that takes fewer does not
+   * look at the others.
    */
   private static final MethodHandle CALL =
       Linker.nativeLinker()
           .downcallHandle(
               FunctionDescriptor.of(
-                  JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG));
+                  JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG,
+                  JAVA_LONG, JAVA_LONG));
 
   private static final String OBSTACLE = findObstacle();
 
@@ -68,13 +70,14 @@ final class MachineCode {
   }
 
   /** What it returns, if anything, of as many of the arguments as it takes. */
-  long call(long a, long b, long c, long d, long e, long f) {
-    return call(function, a, b, c, d, e, f);
+  long call(long a, long b, long c, long d, long e, long f, long g, long h) {
+    return call(function, a, b, c, d, e, f, g, h);
   }
 
-  private static long call(MemorySegment function, long a, long b, long c, long d, long e, long f) {
+  private static long call(
+      MemorySegment function, long a, long b, long c, long d, long e, long f, long g, long h) {
     try {
-      return (long) CALL.invokeExact(function, a, b, c, d, e, f);
+      return (long) CALL.invokeExact(function, a, b, c, d, e, f, g, h);
     } catch (Throwable impossible) {
       throw new IllegalStateException(impossible);
     }
@@ -99,7 +102,7 @@ final class MachineCode {
     if (features.isEmpty()) {
       return "the system lets no memory become executable";
     }
-    long found = features.get().call(0, 0, 0, 0, 0, 0);
+    long found = features.get().call(0, 0, 0, 0, 0, 0, 0, 0);
     return (found & FMA) != 0 ? "" : "the processor has no FMA";
   }
 
@@ -118,14 +121,14 @@ final class MachineCode {
   private static Optional<MachineCode> map(byte[] code) {
     boolean linux = System.getProperty("os.name").equals("Linux");
     int kind = PRIVATE | (linux ? ANONYMOUS_LINUX : ANONYMOUS_MACOS);
-    long at = call(system("mmap"), 0, code.length, READ | WRITE, kind, -1, 0);
+    long at = call(system("mmap"), 0, code.length, READ | WRITE, kind, -1, 0, 0, 0);
     if (at == FAILED) {
       return Optional.empty();
     }
     MemorySegment memory = MemorySegment.ofAddress(at).reinterpret(code.length);
     MemorySegment.copy(code, 0, memory, ValueLayout.JAVA_BYTE, 0, code.length);
     // An int is the lower half of what is returned.
-    int failed = (int) call(system("mprotect"), at, code.length, READ | EXECUTE, 0, 0, 0);
+    int failed = (int) call(system("mprotect"), at, code.length, READ | EXECUTE, 0, 0, 0, 0, 0);
     return failed == 0 ? Optional.of(new MachineCode(memory)) : Optional.empty();
   }
 

@@ -48,7 +48,7 @@ final class PairPanelAssembler {
    */
   static SparsePanelKernel kernel(int lanes, int vectors) {
     MachineCode code = MachineCode.load(write(lanes, vectors));
-    return (weight, x, y, blocks) -> code.call(weight, x, y, blocks, 0, 0);
+    return (weight, x, y, blocks) -> code.call(weight, x, y, blocks, 0, 0, 0, 0);
   }
 
   private static byte[] write(int lanes, int vectors) {

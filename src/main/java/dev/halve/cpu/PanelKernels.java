@@ -21,26 +21,28 @@ record PanelKernels(
   /** The fastest for vectors of so many floats. */
   static PanelKernels best(int lanes) {
     return lanes >= 8 && lanes <= VectorMath.LANES && MachineCode.supported()
-        ? compile(
-            lanes,
-            PairPanelAssembler.MOST_VECTORS,
-            vectors -> PairPanelAssembler.kernel(lanes, vectors))
+        ? assemble(lanes)
         : compile(lanes);
+  }
+
+  private static PanelKernels assemble(int lanes) {
+    int together = rowsTogether(lanes);
+    return new PanelKernels(
+        lanes,
+        sparse(PairPanelAssembler.MOST_VECTORS, v -> PairPanelAssembler.kernel(lanes, v)),
+        dense(lanes, (v, rows) -> DensePanelAssembler.tile(lanes, v, rows, together)),
+        attention((v, rows) -> DensePanelAssembler.panel(lanes, v, rows)),
+        TransposeCompiler.transpose(lanes));
   }
 
   /** What the JIT makes of Java, on any processor. */
   static PanelKernels compile(int lanes) {
-    return compile(
-        lanes, PanelCompiler.MOST_VECTORS, vectors -> PanelCompiler.sparsePanel(lanes, vectors));
-  }
-
-  private static PanelKernels compile(
-      int lanes, int mostVectors, IntFunction<SparsePanelKernel> sparse) {
+    int together = rowsTogether(lanes);
     return new PanelKernels(
         lanes,
-        sparse(mostVectors, sparse),
-        dense(lanes, (v, rows) -> PanelCompiler.denseTile(lanes, v, rows, rowsTogether(lanes))),
-        attention((vectors, rows) -> PanelCompiler.densePanel(lanes, vectors, rows)),
+        sparse(PanelCompiler.MOST_VECTORS, v -> PanelCompiler.sparsePanel(lanes, v)),
+        dense(lanes, (v, rows) -> PanelCompiler.denseTile(lanes, v, rows, together)),
+        attention((v, rows) -> PanelCompiler.densePanel(lanes, v, rows)),
         TransposeCompiler.transpose(lanes));
   }
 

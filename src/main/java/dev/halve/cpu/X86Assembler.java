@@ -6,7 +6,7 @@ import java.util.Arrays;
  * Writes x86-64 machine code: the few instructions that kernels need. Encodings are those of the
  * Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2: chapter 2 for prefixes
  * and addresses, chapters 3 to 5 for operation codes. Vectors are the {@code ymm} registers, of 256
- * bits, or with AVX-512 the {@code zmm} registers, by their numbers 0 to 15.
+ * bits, by their numbers 0 to 15, or with AVX-512 the {@code zmm} registers, 0 to 31.
  */
 final class X86Assembler {
   /** The general registers, in the order of their numbers. */
@@ -98,13 +98,20 @@ final class X86Assembler {
 
   /** {@code sum += a * b} in each lane, rounded once. */
   void multiplyAdd(int sum, int a, int b) {
-    vectorPrefix(PREFIX_66, MAP_0F38, sum, a, 0, b);
+    vectorPrefix(PREFIX_66, MAP_0F38, sum, a, b >> 1 & 8, b);
     bytes(0xB8);
     modRegister(sum, b);
   }
 
   void multiplyAdd(int sum, int a, Address b) {
     vector(PREFIX_66, MAP_0F38, 0xB8, sum, a, b, vectorBytes);
+  }
+
+  /** The whole register, of which AVX2 names but a part; one of the first 16. */
+  void zero(int vector) {
+    vexPrefix(NO_PREFIX, MAP_0F, vector, vector, 0, vector);
+    bytes(0x57);
+    modRegister(vector, vector);
   }
 
   /** Before returning to code that may use SSE: its mixing with dirty upper halves is slow. */
@@ -130,6 +137,12 @@ final class X86Assembler {
   /** 32 bits, the upper half zero. */
   void loadInt(Register to, Address from) {
     rex(false, to, from.index, from.base);
+    bytes(0x8B);
+    modMemory(to.ordinal(), from);
+  }
+
+  void loadLong(Register to, Address from) {
+    rex(true, to, from.index, from.base);
     bytes(0x8B);
     modMemory(to.ordinal(), from);
   }
@@ -285,21 +298,33 @@ final class X86Assembler {
     modMemory(register, address, vectorBytes == 64 ? bytes : 1);
   }
 
-  /**
-   * VEX, volume 2, 2.3.5, in two bytes where they do, or EVEX, volume 2, 2.7.1. The fourth bits of
-   * the numbers are inverted.
-   */
   private void vectorPrefix(int prefix, int map, int register, int second, int index, int base) {
-    int r = (~register & 8) << 4;
-    int xb = (~index & 8) << 3 | (~base & 8) << 2;
-    int seconds = (~second & 0xF) << 3;
     if (vectorBytes == 64) {
-      bytes(0x62, r | xb | 1 << 4 | map, seconds | 1 << 2 | prefix, 2 << 5 | 1 << 3);
-    } else if (map == MAP_0F && index < 8 && base < 8) {
-      bytes(0xC5, r | seconds | 1 << 2 | prefix);
+      evexPrefix(prefix, map, register, second, index, base);
     } else {
-      bytes(0xC4, r | xb | map, seconds | 1 << 2 | prefix);
+      vexPrefix(prefix, map, register, second, index, base);
     }
+  }
+
+  /** Volume 2, 2.3.5: the numbers' fourth bits are inverted; two bytes do where they can. */
+  private void vexPrefix(int prefix, int map, int register, int second, int index, int base) {
+    int r = (~register & 8) << 4;
+    int rest = (~second & 0xF) << 3 | 1 << 2 | prefix;
+    if (map == MAP_0F && index < 8 && base < 8) {
+      bytes(0xC5, r | rest);
+    } else {
+      bytes(0xC4, r | (~index & 8) << 3 | (~base & 8) << 2 | map, rest);
+    }
+  }
+
+  /** Volume 2, 2.7.1: the same of the fifth bits, that of a third vector in the index's place. */
+  private void evexPrefix(int prefix, int map, int register, int second, int index, int base) {
+    int rxb = (~register & 8) << 4 | (~index & 8) << 3 | (~base & 8) << 2;
+    bytes(
+        0x62,
+        rxb | ~register & 16 | map,
+        (~second & 0xF) << 3 | 1 << 2 | prefix,
+        2 << 5 | (~second & 16) >> 1);
   }
 
   private void rex(boolean wide, Register register, Register index, Register base) {

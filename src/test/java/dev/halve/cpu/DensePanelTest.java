@@ -19,6 +19,7 @@ class DensePanelTest {
     List<PanelKernels> all = new ArrayList<>(List.of(PanelKernels.scalar()));
     if (VectorMath.LANES >= 4) {
       all.add(PanelKernels.compile(VectorMath.LANES));
+      all.add(PanelKernels.best(VectorMath.LANES));
     }
     return all;
   }

@@ -29,11 +29,13 @@ class X86AssemblerTest {
     written.add(HexFormat.of().formatHex(code.code()));
   }
 
-  private static Address based(int i) {
+  private static Address based(int number) {
+    int i = number % 16;
     return REGISTERS[i].at(DISPLACEMENTS[i]);
   }
 
-  private static Address indexed(int i) {
+  private static Address indexed(int number) {
+    int i = number % 16;
     Register index = REGISTERS[(5 * i + 1) % 16];
     return new Address(
         REGISTERS[i],
@@ -46,11 +48,14 @@ class X86AssemblerTest {
   void instructionsAreThoseOfTheGnuAssembler() throws IOException {
     for (int bytes : new int[] {32, 64}) {
       vectorBytes = bytes;
-      for (int i = 0; i < 16; i++) {
-        writeVectors(i, (i + 5) % 16, (7 * i + 3) % 16);
+      int vectors = bytes / 2;
+      for (int i = 0; i < vectors; i++) {
+        writeVectors(i, (i + 5) % vectors, (7 * i + 3) % vectors);
       }
     }
     for (int i = 0; i < 16; i++) {
+      int vector = i;
+      write(code -> code.zero(vector));
       writeNumbers(i, (i + 5) % 16);
     }
     write(X86Assembler::zeroUpper);
@@ -85,6 +90,7 @@ class X86AssemblerTest {
     write(code -> code.move(a, b));
     write(code -> code.move(a, i * 1000));
     write(code -> code.loadInt(a, based(j)));
+    write(code -> code.loadLong(a, based(j)));
     write(code -> code.loadByte(a, based(j)));
     write(code -> code.loadShort(a, indexed(j)));
     write(code -> code.lowByte(a, b));
