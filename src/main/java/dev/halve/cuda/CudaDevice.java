@@ -86,7 +86,7 @@ final class CudaDevice implements Device {
       this.trainingProducts =
           opened(new TrainingProducts(context, training, cublas), TrainingProducts::close);
       this.trainingOperations =
-          new TrainingOperations(training, kernels, launch, training.sums(), gpu.multiprocessors());
+          new TrainingOperations(training, kernels, launch, gpu.multiprocessors());
       this.losses = new TrainingLosses(training, kernels, launch);
       this.optimizer = new CudaAdamW(training, kernels, launch, context);
       this.attention = new TrainingAttention(kernels, launch, operations, training, gpu.isHopper());

@@ -22,15 +22,11 @@ final class TrainingOperations {
   private final int multiprocessors;
 
   TrainingOperations(
-      CudaTraining training,
-      Kernels kernels,
-      KernelLaunch launch,
-      ColumnSums sums,
-      int multiprocessors) {
+      CudaTraining training, Kernels kernels, KernelLaunch launch, int multiprocessors) {
     this.training = training;
     this.kernels = kernels;
     this.launch = launch;
-    this.sums = sums;
+    this.sums = training.sums();
     this.multiprocessors = multiprocessors;
   }
 

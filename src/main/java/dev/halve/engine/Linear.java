@@ -11,6 +11,7 @@ import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Consumer;
+import java.util.function.Function;
 
 /**
  * A linear layer, {@code y = x · weightᵀ + bias}: {@code x [tokens, in]}, {@code weight [out, in]},
@@ -261,33 +262,41 @@ public final class Linear implements Sparsifiable, AutoCloseable {
   /** Takes a compressed weight of this layer's shape; the dense one, if any, is freed. */
   public void setCompressed(SparseSemiStructuredTensor tensor) {
     requireShape(tensor.shape());
-    Pool packedPool = device.openPool();
-    PackedWeight packed = device.pack(packedPool, tensor);
-    weightPool.close();
-    weightPool = packedPool;
-    weight = new Weight.Compressed(tensor.shape(), packed);
+    replace(pool -> new Weight.Compressed(tensor.shape(), device.pack(pool, tensor)));
   }
 
   /** Takes a hybrid weight of this layer's shape; the dense one, if any, is freed. */
   public void setHybrid(HybridTensor tensor) {
     requireShape(tensor.shape());
-    Pool hybridPool = device.openPool();
-    List<Weight> parts = new ArrayList<>();
-    for (HybridTensor.Run run : tensor.runs()) {
-      if (run.isDense()) {
-        String part = name + ".weight[" + run.first() + ":" + (run.first() + run.rows()) + "]";
-        Parameter rows = Parameter.allocate(device, hybridPool, part, run.rows(), in());
-        device.upload(tensor.dense().rows(run.stored(), run.rows()), rows.value());
-        device.round(rows);
-        parts.add(new Weight.Dense(rows));
-      } else {
-        SparseSemiStructuredTensor rows = tensor.sparse(run);
-        parts.add(new Weight.Compressed(rows.shape(), device.pack(hybridPool, rows)));
-      }
+    replace(pool -> {
+      List<Weight> parts = tensor.runs().stream().map(run -> part(pool, tensor, run)).toList();
+      return new Weight.Hybrid(name + ".weight", tensor.shape(), parts);
+    });
+  }
+
+  private Weight part(Pool pool, HybridTensor tensor, HybridTensor.Run run) {
+    if (!run.isDense()) {
+      SparseSemiStructuredTensor rows = tensor.sparse(run);
+      return new Weight.Compressed(rows.shape(), device.pack(pool, rows));
+    }
+    String part = name + ".weight[" + run.first() + ":" + (run.first() + run.rows()) + "]";
+    Parameter rows = Parameter.allocate(device, pool, part, run.rows(), in());
+    device.upload(tensor.dense().rows(run.stored(), run.rows()), rows.value());
+    device.round(rows);
+    return new Weight.Dense(rows);
+  }
+
+  /** Puts a weight of a pool of its own in the place of this one, which is freed. */
+  private void replace(Function<Pool, Weight> making) {
+    Pool pool = device.openPool();
+    try {
+      weight = making.apply(pool);
+    } catch (RuntimeException failure) {
+      pool.close();
+      throw failure;
     }
     weightPool.close();
-    weightPool = hybridPool;
-    weight = new Weight.Hybrid(name + ".weight", tensor.shape(), List.copyOf(parts));
+    weightPool = pool;
   }
 
   private void requireShape(Shape found) {
@@ -305,15 +314,14 @@ public final class Linear implements Sparsifiable, AutoCloseable {
     if (weight instanceof Weight.Trainable) {
       return;
     }
-    Pool densePool = device.openPool();
-    Parameter parameter = Parameter.allocate(device, densePool, name + ".weight", out(), in());
-    try (Arena arena = Arena.ofConfined()) {
-      device.upload(weight(arena), parameter.value());
-      device.round(parameter);
-    }
-    weightPool.close();
-    weightPool = densePool;
-    weight = new Weight.Dense(parameter);
+    replace(pool -> {
+      Parameter parameter = Parameter.allocate(device, pool, name + ".weight", out(), in());
+      try (Arena arena = Arena.ofConfined()) {
+        device.upload(weight(arena), parameter.value());
+        device.round(parameter);
+      }
+      return new Weight.Dense(parameter);
+    });
   }
 
   /** Bytes of device memory that the weight takes for inference. */
