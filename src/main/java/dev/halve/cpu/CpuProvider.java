@@ -43,8 +43,8 @@ public final class CpuProvider implements DeviceProvider {
         "machine code",
         obstacle.isEmpty(),
         obstacle.isEmpty()
-            ? "kernels of 2:4 products, written for this processor's vectors"
-            : obstacle + ": the JIT compiles the kernels of 2:4 products",
+            ? "kernels of products, written for this processor's vectors"
+            : obstacle + ": the JIT compiles the kernels of products",
         "",
         Map.of("obstacle", obstacle));
   }
