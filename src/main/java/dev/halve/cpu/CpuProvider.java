@@ -22,6 +22,7 @@ public final class CpuProvider implements DeviceProvider {
 
   @Override
   public List<Finding> discover() {
+    requireVectorApi();
     int threads = Runtime.getRuntime().availableProcessors();
     Finding cpu =
         new Finding(
@@ -47,6 +48,14 @@ public final class CpuProvider implements DeviceProvider {
             : obstacle + ": the JIT compiles the kernels of products",
         "",
         Map.of("obstacle", obstacle));
+  }
+
+  /** Else the first kernel would end in a NoClassDefFoundError. */
+  private static void requireVectorApi() {
+    if (ModuleLayer.boot().findModule("jdk.incubator.vector").isEmpty()) {
+      throw new HalveException(
+          "the Vector API is missing; run Java with --add-modules=jdk.incubator.vector");
+    }
   }
 
   private static Finding openBlas() {
@@ -90,6 +99,7 @@ public final class CpuProvider implements DeviceProvider {
 
   @Override
   public Device open(int index) {
+    requireVectorApi();
     if (index != 0) {
       throw new HalveException("there is one cpu device, cpu:0; found cpu:" + index);
     }

@@ -529,6 +529,19 @@ class BadInputTest {
   }
 
   @Test
+  void aJvmWithoutTheVectorApi() throws Exception {
+    List<String> command = HalveProcess.command("doctor");
+    command.removeIf(argument -> argument.startsWith("--add-modules"));
+    Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
+    String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    assertThat(process.waitFor()).as(output).isEqualTo(2);
+    assertThat(output.lines())
+        .singleElement()
+        .asString()
+        .contains("--add-modules=jdk.incubator.vector");
+  }
+
+  @Test
   void settingsThatMakeNoSense() {
     assertRefused(
         halve("train", "--model", good, "--train", questions, "--out", "x", "--batch-size", 0),
