@@ -60,6 +60,7 @@ public final class SequenceClassificationHead implements EncoderHead {
   static SequenceClassificationHead of(
       StoredTensors tensors, BertConfig config, Labels labels, boolean multiLabel) {
     Modules modules = modules(config.family(), tensors.prefix());
+    tensors.requireHead(modules.classifier, "text classification");
     HostLinear first = tensors.hostLinear(modules.dense, config.hiddenSize());
     HostLinear last = tensors.hostLinear(modules.classifier, first.out());
     return new SequenceClassificationHead(

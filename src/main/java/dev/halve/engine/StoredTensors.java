@@ -175,6 +175,18 @@ final class StoredTensors {
     return modules;
   }
 
+  /**
+   * @param module the head's last layer
+   * @throws HalveException if the model has no such head
+   */
+  void requireHead(String module, String task) {
+    if (!has(module + ".weight")) {
+      throw new HalveException(
+          "%s: tensor %s.weight is missing, so that there is no head for %s; name a model with one"
+              .formatted(weights.origin(), module, task));
+    }
+  }
+
   /** A layer of a head, on the host, of so many inputs. */
   HostLinear hostLinear(String module, int in) {
     if (SparseLayout.of(weights.names(), module).isPresent()) {

@@ -14,6 +14,7 @@ public final class TokenClassificationHead implements EncoderHead {
   }
 
   static TokenClassificationHead of(StoredTensors tensors, BertConfig config, Labels labels) {
+    tensors.requireHead("classifier", "token classification");
     HostLinear classifier = tensors.hostLinear("classifier", config.hiddenSize());
     return new TokenClassificationHead(classifier, labels.of(classifier.out()));
   }

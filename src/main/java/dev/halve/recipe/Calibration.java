@@ -38,8 +38,8 @@ final class Calibration {
     int positions = model.config().maxPositionEmbeddings();
     if (settings.length() > positions) {
       throw new HalveException(
-          "calibration rows of %d tokens are longer than the model's %d positions; ask for shorter ones"
-              .formatted(settings.length(), positions));
+          "calibration rows of %d tokens are longer than the model's %d positions; lower the calibration length to %d"
+              .formatted(settings.length(), positions, positions));
     }
     List<CalibrationText.Row> rows =
         CalibrationText.read(

@@ -142,7 +142,27 @@ class PredictTasksTest {
             "t");
     assertThat(run.exitCode()).isEqualTo(2);
     assertThat(run.err().lines()).hasSize(1);
-    assertThat(run.err()).contains("classifier.dense.weight is missing");
+    assertThat(run.err())
+        .contains("classifier.out_proj.weight is missing", "no head for text classification");
+  }
+
+  @Test
+  void theStandardInputIsAFileToo() {
+    InputStream before = System.in;
+    try {
+      System.setIn(new ByteArrayInputStream("Grün.\n\nRot.\n".getBytes(StandardCharsets.UTF_8)));
+      CommandLineRun run = halve("predict", "--task", "embedding", "--text-file", "-", "--json");
+      assertThat(run.exitCode()).as(run.err()).isZero();
+      assertThat(run.json().get("results").findValuesAsString("text"))
+          .containsExactly("Grün.", "Rot.");
+      System.setIn(new ByteArrayInputStream(new byte[] {'a', (byte) 0xFF}));
+      run = halve("predict", "--task", "embedding", "--text-file", "-");
+      assertThat(run.exitCode()).isEqualTo(2);
+      assertThat(run.err().lines()).hasSize(1);
+      assertThat(run.err()).contains("cannot read -");
+    } finally {
+      System.setIn(before);
+    }
   }
 
   /** A process of its own, for the variables of the environment. */
