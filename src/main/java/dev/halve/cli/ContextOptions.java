@@ -12,7 +12,7 @@ final class ContextOptions {
   @Option(
       names = "--context-file",
       paramLabel = "FILE",
-      description = "A text file that holds the answer.")
+      description = "A text file that holds the answer; - for the standard input.")
   private Path file;
 
   /** What is wrong with them; empty if nothing is. */

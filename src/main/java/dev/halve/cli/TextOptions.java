@@ -18,7 +18,7 @@ final class TextOptions {
   @Option(
       names = "--text-file",
       paramLabel = "FILE",
-      description = "A text file, of which every line is a text.")
+      description = "A text file, of which every line is a text; - for the standard input.")
   private Path file;
 
   @Option(
