@@ -301,10 +301,9 @@ final class CompiledEncoder implements CompiledModel {
         sum(token, token - batch.rowOffsets()[row], at, size);
         Memory.zero(at + size * (long) Float.BYTES, (padded - size) * (long) Float.BYTES);
       }
-      for (int feature = 0; feature < padded; feature += lanes) {
-        long at = to + feature * pitch + (group - first) * (long) Float.BYTES;
-        kernels.transpose().run(scratch + feature * (long) Float.BYTES, rowBytes, at, pitch);
-      }
+      long step = lanes * (long) Float.BYTES;
+      long at = to + (group - first) * (long) Float.BYTES;
+      kernels.transpose().run(scratch, rowBytes, step, at, pitch, lanes * pitch, padded / lanes);
     }
   }
 

@@ -32,7 +32,7 @@ record PanelKernels(
         sparse(PairPanelAssembler.MOST_VECTORS, v -> PairPanelAssembler.kernel(lanes, v)),
         dense(lanes, (v, rows) -> DensePanelAssembler.tile(lanes, v, rows, together)),
         attention((v, rows) -> DensePanelAssembler.panel(lanes, v, rows)),
-        TransposeCompiler.transpose(lanes));
+        lanes == 8 ? TransposeAssembler.transpose() : TransposeCompiler.transpose(lanes).each());
   }
 
   /** What the JIT makes of Java, on any processor. */
@@ -43,7 +43,7 @@ record PanelKernels(
         sparse(PanelCompiler.MOST_VECTORS, v -> PanelCompiler.sparsePanel(lanes, v)),
         dense(lanes, (v, rows) -> PanelCompiler.denseTile(lanes, v, rows, together)),
         attention((v, rows) -> PanelCompiler.densePanel(lanes, v, rows)),
-        TransposeCompiler.transpose(lanes));
+        TransposeCompiler.transpose(lanes).each());
   }
 
   /** Of the widest panel that meets 2:4 weights. */
@@ -104,7 +104,7 @@ record PanelKernels(
         sparse(PanelCompiler.MOST_VECTORS, v -> ScalarPanels.sparse(v * lanes)),
         dense(lanes, (v, rows) -> ScalarPanels.denseTile(v * lanes, rows, rowsTogether(lanes))),
         attention((vectors, rows) -> ScalarPanels.dense(vectors * lanes, rows)),
-        ScalarPanels.transpose(lanes));
+        ScalarPanels.transpose(lanes).each());
   }
 
   /** By the panel's vectors. */

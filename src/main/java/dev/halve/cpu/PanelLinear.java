@@ -113,20 +113,24 @@ final class PanelLinear {
     long squarePitch = lanes * (long) Float.BYTES;
     for (int token = 0; token < width; token += lanes) {
       int count = Math.clamp(tokens - token, 0, lanes);
-      for (int feature = 0; feature < PanelProduct.padded(columns); feature += lanes) {
+      int whole = count == lanes ? columns / lanes : 0;
+      if (whole > 0) {
+        long from = x + token * pitch;
+        long to = panel + token * (long) Float.BYTES;
+        kernels
+            .transpose()
+            .run(from, pitch, squarePitch, to, panelPitch, lanes * panelPitch, whole);
+      }
+      for (int feature = whole * lanes; feature < PanelProduct.padded(columns); feature += lanes) {
         int features = Math.clamp(columns - feature, 0, lanes);
         long from = x + token * pitch + feature * (long) Float.BYTES;
         long to = panel + feature * panelPitch + token * (long) Float.BYTES;
-        if (count == lanes && features == lanes) {
-          kernels.transpose().run(from, pitch, to, panelPitch);
-        } else {
-          Memory.zero(square, lanes * squarePitch);
-          for (int row = 0; row < count && features > 0; row++) {
-            Memory.copy(
-                from + row * pitch, square + row * squarePitch, features * (long) Float.BYTES);
-          }
-          kernels.transpose().run(square, squarePitch, to, panelPitch);
+        Memory.zero(square, lanes * squarePitch);
+        for (int row = 0; row < count && features > 0; row++) {
+          Memory.copy(
+              from + row * pitch, square + row * squarePitch, features * (long) Float.BYTES);
         }
+        kernels.transpose().run(square, squarePitch, to, panelPitch);
       }
     }
   }
@@ -167,17 +171,21 @@ final class PanelLinear {
     long squarePitch = lanes * (long) Float.BYTES;
     for (int token = 0; token < tokens; token += lanes) {
       int count = Math.min(tokens - token, lanes);
-      for (int row = 0; row < rows; row += lanes) {
+      int whole = count == lanes ? rows / lanes : 0;
+      if (whole > 0) {
+        long from = panel + token * (long) Float.BYTES;
+        long to = y + token * pitch;
+        kernels
+            .transpose()
+            .run(from, panelPitch, lanes * panelPitch, to, pitch, squarePitch, whole);
+      }
+      for (int row = whole * lanes; row < rows; row += lanes) {
         int features = Math.min(rows - row, lanes);
         long from = panel + row * panelPitch + token * (long) Float.BYTES;
         long to = y + token * pitch + row * (long) Float.BYTES;
-        if (count == lanes && features == lanes) {
-          kernels.transpose().run(from, panelPitch, to, pitch);
-        } else {
-          kernels.transpose().run(from, panelPitch, square, squarePitch);
-          for (int i = 0; i < count; i++) {
-            Memory.copy(square + i * squarePitch, to + i * pitch, features * (long) Float.BYTES);
-          }
+        kernels.transpose().run(from, panelPitch, square, squarePitch);
+        for (int i = 0; i < count; i++) {
+          Memory.copy(square + i * squarePitch, to + i * pitch, features * (long) Float.BYTES);
         }
       }
     }

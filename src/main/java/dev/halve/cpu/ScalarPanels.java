@@ -71,7 +71,7 @@ final class ScalarPanels {
     }
   }
 
-  static TransposeKernel transpose(int lanes) {
+  static TransposeKernel.Square transpose(int lanes) {
     return (from, fromPitch, to, toPitch) -> {
       for (int row = 0; row < lanes; row++) {
         for (int column = 0; column < lanes; column++) {

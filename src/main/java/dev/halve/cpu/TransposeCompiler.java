@@ -20,7 +20,7 @@ final class TransposeCompiler extends KernelAssembler {
       VectorOperators.Comparison.class.describeConstable().orElseThrow();
   private static final ClassDesc MASK = VectorMask.class.describeConstable().orElseThrow();
 
-  // The slots of TransposeKernel.run's parameters; slot 0 is `this`.
+  // The slots of TransposeKernel.Square.run's parameters; slot 0 is `this`.
   private static final int FROM = 1;
   private static final int FROM_PITCH = 3;
   private static final int TO = 5;
@@ -31,9 +31,9 @@ final class TransposeCompiler extends KernelAssembler {
   }
 
   /** Turns {@code lanes} by {@code lanes} floats about the diagonal. */
-  static TransposeKernel transpose(int lanes) {
+  static TransposeKernel.Square transpose(int lanes) {
     return define(
-        TransposeKernel.class,
+        TransposeKernel.Square.class,
         "Transpose" + lanes,
         MethodTypeDesc.of(CD_void, CD_long, CD_long, CD_long, CD_long),
         code -> new TransposeCompiler(code, lanes).emitTranspose());

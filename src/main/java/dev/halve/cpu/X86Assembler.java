@@ -51,6 +51,7 @@ final class X86Assembler {
   private static final int PREFIX_66 = 1;
   private static final int MAP_0F = 1;
   private static final int MAP_0F38 = 2;
+  private static final int MAP_0F3A = 3;
 
   /** The manual's recommended no-operations of 1 to 9 bytes, volume 2, NOP. */
   private static final int[][] NOPS = {
@@ -107,11 +108,42 @@ final class X86Assembler {
     vector(PREFIX_66, MAP_0F38, 0xB8, sum, a, b, vectorBytes);
   }
 
+  // Of AVX2's vectors alone.
+
+  /** Half a vector into both halves. */
+  void loadHalves(int to, Address from) {
+    vector(PREFIX_66, MAP_0F38, 0x1A, to, 0, from, 16);
+  }
+
+  /** Half a vector into the upper half; the lower one stays. */
+  void loadUpperHalf(int to, Address from) {
+    vector(PREFIX_66, MAP_0F3A, 0x18, to, to, from, 16);
+    bytes(1);
+  }
+
+  /** In each half {@code a0 b0 a1 b1}. */
+  void interleaveLow(int to, int a, int b) {
+    vex(0x14, to, a, b);
+  }
+
+  /** In each half {@code a2 b2 a3 b3}. */
+  void interleaveHigh(int to, int a, int b) {
+    vex(0x15, to, a, b);
+  }
+
+  /**
+   * In each half two lanes of {@code a} and two of {@code b}.
+   *
+   * @param choice the four lanes, two bits each, from the lowest on
+   */
+  void shuffle(int to, int a, int b, int choice) {
+    vex(0xC6, to, a, b);
+    bytes(choice);
+  }
+
   /** The whole register, of which AVX2 names but a part; one of the first 16. */
   void zero(int vector) {
-    vexPrefix(NO_PREFIX, MAP_0F, vector, vector, 0, vector);
-    bytes(0x57);
-    modRegister(vector, vector);
+    vex(0x57, vector, vector, vector);
   }
 
   /** Before returning to code that may use SSE: its mixing with dirty upper halves is slow. */
@@ -296,6 +328,12 @@ final class X86Assembler {
     vectorPrefix(prefix, map, register, second, index, address.base.ordinal());
     bytes(operation);
     modMemory(register, address, vectorBytes == 64 ? bytes : 1);
+  }
+
+  private void vex(int operation, int register, int second, int third) {
+    vexPrefix(NO_PREFIX, MAP_0F, register, second, 0, third);
+    bytes(operation);
+    modRegister(register, third);
   }
 
   private void vectorPrefix(int prefix, int map, int register, int second, int index, int base) {

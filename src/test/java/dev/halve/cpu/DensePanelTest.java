@@ -74,23 +74,36 @@ class DensePanelTest {
 
   @ParameterizedTest
   @MethodSource("kernels")
-  void aSquareIsTurnedAboutItsDiagonal(PanelKernels kernels) {
+  void squaresAreTurnedAboutTheirDiagonals(PanelKernels kernels) {
     int lanes = kernels.lanes();
     try (Arena arena = Arena.ofConfined()) {
-      Tensor from = random(arena, new Random(2), lanes, lanes + 3);
-      Tensor to = Tensor.allocate(arena, DType.F32, lanes, lanes + 1);
+      int squares = 3;
+      int fromPitch = squares * lanes + 3;
+      int toPitch = lanes + 1;
+      Tensor from = random(arena, new Random(2), lanes, fromPitch);
+      Tensor to = random(arena, new Random(3), squares * lanes, toPitch);
+      float[] margin = new float[squares * lanes];
+      for (int i = 0; i < margin.length; i++) {
+        margin[i] = to.getFloat((long) i * toPitch + lanes);
+      }
       kernels
           .transpose()
           .run(
               from.segment().address(),
-              (lanes + 3) * (long) Float.BYTES,
+              fromPitch * (long) Float.BYTES,
+              lanes * (long) Float.BYTES,
               to.segment().address(),
-              (lanes + 1) * (long) Float.BYTES);
+              toPitch * (long) Float.BYTES,
+              lanes * toPitch * (long) Float.BYTES,
+              squares);
       for (int i = 0; i < lanes; i++) {
-        for (int j = 0; j < lanes; j++) {
-          assertThat(to.getFloat((long) j * (lanes + 1) + i))
-              .isEqualTo(from.getFloat((long) i * (lanes + 3) + j));
+        for (int j = 0; j < squares * lanes; j++) {
+          assertThat(to.getFloat((long) j * toPitch + i))
+              .isEqualTo(from.getFloat((long) i * fromPitch + j));
         }
+      }
+      for (int i = 0; i < margin.length; i++) {
+        assertThat(to.getFloat((long) i * toPitch + lanes)).isEqualTo(margin[i]);
       }
     }
   }

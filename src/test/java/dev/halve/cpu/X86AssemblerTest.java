@@ -53,9 +53,9 @@ class X86AssemblerTest {
         writeVectors(i, (i + 5) % vectors, (7 * i + 3) % vectors);
       }
     }
+    vectorBytes = 32;
     for (int i = 0; i < 16; i++) {
-      int vector = i;
-      write(code -> code.zero(vector));
+      writeShuffles(i, (i + 5) % 16, (7 * i + 3) % 16);
       writeNumbers(i, (i + 5) % 16);
     }
     write(X86Assembler::zeroUpper);
@@ -82,6 +82,15 @@ class X86AssemblerTest {
     write(code -> code.multiplyAdd(i, j, k));
     write(code -> code.multiplyAdd(i, k, based(j)));
     write(code -> code.multiplyAdd(j, i, indexed(k)));
+  }
+
+  private void writeShuffles(int i, int j, int k) {
+    write(code -> code.zero(i));
+    write(code -> code.loadHalves(i, indexed(j)));
+    write(code -> code.loadUpperHalf(i, indexed(j)));
+    write(code -> code.interleaveLow(i, j, k));
+    write(code -> code.interleaveHigh(k, i, j));
+    write(code -> code.shuffle(j, k, i, i * 16 + i));
   }
 
   private void writeNumbers(int i, int j) {
