@@ -81,7 +81,7 @@ class DensePanelTest {
       int fromPitch = squares * lanes + 3;
       int toPitch = lanes + 1;
       Tensor from = random(arena, new Random(2), lanes, fromPitch);
-      Tensor to = random(arena, new Random(3), squares * lanes, toPitch);
+      Tensor to = random(arena, new Random(3), (long) squares * lanes, toPitch);
       float[] margin = new float[squares * lanes];
       for (int i = 0; i < margin.length; i++) {
         margin[i] = to.getFloat((long) i * toPitch + lanes);
@@ -94,7 +94,7 @@ class DensePanelTest {
               lanes * (long) Float.BYTES,
               to.segment().address(),
               toPitch * (long) Float.BYTES,
-              lanes * toPitch * (long) Float.BYTES,
+              (long) lanes * toPitch * Float.BYTES,
               squares);
       for (int i = 0; i < lanes; i++) {
         for (int j = 0; j < squares * lanes; j++) {

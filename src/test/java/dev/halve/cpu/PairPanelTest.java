@@ -72,10 +72,11 @@ class PairPanelTest {
       this.random = random;
       this.tokens = tokens;
       this.blocks = blocks;
-      long block = PairedSparseWeight.HEAD_BYTES + mostPasses * PairedSparseWeight.PASS_BYTES;
+      long block =
+          PairedSparseWeight.HEAD_BYTES + (long) mostPasses * PairedSparseWeight.PASS_BYTES;
       weight = arena.allocate(blocks * block + Integer.BYTES, Integer.BYTES);
       x = arena.allocate(PairedSparseWeight.CHUNK * pitch(), 64);
-      for (long i = 0; i < PairedSparseWeight.CHUNK * tokens; i++) {
+      for (long i = 0; i < (long) PairedSparseWeight.CHUNK * tokens; i++) {
         x.setAtIndex(ValueLayout.JAVA_FLOAT, i, random.nextFloat(-1, 1));
       }
       // A row before the first, and one behind the last.

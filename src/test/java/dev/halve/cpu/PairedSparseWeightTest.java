@@ -64,11 +64,11 @@ class PairedSparseWeightTest {
       at += 24;
       for (int pass = 0; pass < passes; pass++) {
         for (int pair = 0; pair < 4; pair++) {
-          int places = Memory.getInt(at + 64 + 3 * pair);
+          int places = Memory.getInt(at + 64 + 3L * pair);
           int[] columnOf = {places & 0xFF, places & 0xFF, places >> 8 & 0xFF, places >> 16 & 0xFF};
           for (int value = 0; value < 4; value++) {
-            float term = Memory.getFloat(at + 16 * pair + 4 * value);
-            int row = Memory.getInt(head + 4 * pair) >>> 16 * (value % 2) & 0xFFFF;
+            float term = Memory.getFloat(at + 16L * pair + 4L * value);
+            int row = Memory.getInt(head + 4L * pair) >>> 16 * (value % 2) & 0xFFFF;
             int place = (group * 64 + row) * columns + chunk * 64 + columnOf[value];
             if (group * 64 + row < rows) {
               sums[place] += term;
@@ -117,7 +117,7 @@ class PairedSparseWeightTest {
           if ((kept >> i & 1) == 1) {
             // Now and then a zero, which is kept all the same.
             float value = random.nextInt(20) == 0 ? 0 : random.nextFloat() + 1;
-            tensor.setFloat((long) row * columns + 4 * group + i, value);
+            tensor.setFloat((long) row * columns + 4L * group + i, value);
           }
         }
       }

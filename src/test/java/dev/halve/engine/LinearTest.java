@@ -55,7 +55,7 @@ class LinearTest {
       Linear linear = new Linear(full(cpu), biases, "query", 32, 16);
       Tensor weight = linear.weight(arena);
       for (long i = 0; i < weight.elements(); i += 2) {
-        weight.setFloat(i, i + 1);
+        weight.setFloat(i, (float) i + 1);
       }
       linear.setWeight(weight);
       SparseSemiStructuredTensor sparse = SparseSemiStructuredTensor.compress(arena, weight);
