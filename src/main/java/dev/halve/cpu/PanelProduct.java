@@ -8,15 +8,16 @@ import jdk.incubator.vector.FloatVector;
  * y [rows, tokens]}. The inputs are taken a few columns at a time, which stay in the first-level
  * cache while they meet many rows, whose sums wait in the second.
  *
- * <p>A panel reads a whole weight, at 2.25 bytes an element. Where weight and activations are past
+ * <p>A panel reads a whole weight, at 2.42 bytes an element. Where weight and activations are past
  * the second-level cache, {@code p} panels of {@code w} bytes a feature take turns at each few
  * columns, so that the weight is read once for them all; but the rows whose sums fit beside one
  * another are fewer then, and inputs are read again for each such group. A panel thus reads {@code
- * 2.25 / p + w * p * w / SUM_BYTES} bytes for each element of the weight: with AVX2 ({@code w} of
- * 256) 2.5, 1.6, 1.5 and 1.6 for one to four panels, with AVX-512 no less for two than for one.
+ * 2.42 / p + w * p * w / SUM_BYTES} bytes for each element of the weight: with AVX2 ({@code w} of
+ * 192) 2.6, 1.5, 1.2 and 1.2 for one to four panels, with AVX-512 3.0, 2.3 and 2.5 for one to
+ * three, whose turns have not been timed.
  *
- * <p>A 2:4 sum begins with the bias and takes its terms in the order of the columns, so that no bit
- * depends on how tokens are cut into panels, nor on how many take turns.
+ * <p>A 2:4 sum begins with the bias and takes its terms in an order that is the weight's alone, so
+ * that no bit depends on how tokens are cut into panels, nor on how many take turns.
  */
 final class PanelProduct {
   /** Of sums that stay in the second-level cache. */
