@@ -114,13 +114,6 @@ abstract class KernelAssembler {
     code.labelBinding(end);
   }
 
-  /** {@code do body while (address != end)}. */
-  void until(int address, int end, Runnable body) {
-    Label top = code.newBoundLabel();
-    body.run();
-    code.lload(address).lload(end).lcmp().ifne(top);
-  }
-
   void advance(int slot, long bytes) {
     address(slot, bytes);
     code.lstore(slot);

@@ -250,13 +250,10 @@ final class PairedSparseWeight {
     }
 
     private long kept(int row) {
-      MemorySegment metadata = weight.metadata().segment();
-      long at = (firstRow + row) * weight.metadata().extent(1);
       long end = Math.min(CHUNK, weight.shape().extent(1) - firstColumn);
       long kept = 0;
       for (int column = 0; column < end; column += 4) {
-        byte two = metadata.get(ValueLayout.JAVA_BYTE, at + (firstColumn + column) / 8);
-        int nibble = two >> (column & 4) & 0xF;
+        int nibble = weight.nibble(firstRow + row, (firstColumn + column) / 4);
         kept |= (1L << (nibble & 3) | 1L << (nibble >> 2)) << column;
       }
       return kept;

@@ -57,11 +57,7 @@ final class PanelProduct {
 
   /** Rows and columns in memory: those past the last one are zeros. */
   static int padded(int features) {
-    return roundUp(features, TiledSparseWeight.BLOCK);
-  }
-
-  private static int roundUp(int count, int multiple) {
-    return (count + multiple - 1) / multiple * multiple;
+    return Math.ceilDiv(features, TiledSparseWeight.BLOCK) * TiledSparseWeight.BLOCK;
   }
 
   /**

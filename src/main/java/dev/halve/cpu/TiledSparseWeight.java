@@ -70,8 +70,6 @@ final class TiledSparseWeight {
 
   private void fill(SparseSemiStructuredTensor weight) {
     Tensor values = weight.values();
-    MemorySegment metadata = weight.metadata().segment();
-    long metadataPitch = weight.metadata().extent(1);
     for (int row = 0; row < blocks(rows) * BLOCK; row++) {
       for (int columnBlock = 0; columnBlock < columnBlocks; columnBlock++) {
         long at = offset(row / BLOCK, columnBlock);
@@ -80,8 +78,7 @@ final class TiledSparseWeight {
           int column = columnBlock * BLOCK + group * 4;
           int nibble = 0b0100;
           if (row < rows && column < columns) {
-            long pair = row * metadataPitch + column / 8;
-            nibble = metadata.get(ValueLayout.JAVA_BYTE, pair) >> (column & 4) & 0xF;
+            nibble = weight.nibble(row, column / 4);
             for (int i = 0; i < 2; i++) {
               float value = values.getFloat(((long) row * columns + column) / 2 + i);
               segment.set(FLOAT, at + valueOffset(2 * group + i, row % BLOCK), value);

@@ -271,21 +271,25 @@ class TutorialTest {
   @Test
   void otherSettingsAreNotMixedIn() {
     TutorialSettings settings = TinyFolder.settings(shared, 3600);
-    TutorialSettings other =
-        new TutorialSettings(
-            settings.preset(),
-            settings.model(),
-            settings.device(),
-            settings.data(),
-            new FeatureSettings(20, 0),
-            settings.fineTune(),
-            settings.pruning(),
-            settings.retrain(),
-            settings.evaluation(),
-            settings.latency());
+    TutorialSettings other = with(settings, settings.data(), 20);
     assertThatThrownBy(() -> Tutorial.run(other, straight, true, Progress.NONE))
         .isInstanceOf(HalveException.class)
         .hasMessageContaining("other settings (features.max_length was 24, now 20)");
+  }
+
+  private static TutorialSettings with(
+      TutorialSettings settings, DataSettings data, int maxLength) {
+    return new TutorialSettings(
+        settings.preset(),
+        settings.model(),
+        settings.device(),
+        data,
+        new FeatureSettings(maxLength, 0),
+        settings.fineTune(),
+        settings.pruning(),
+        settings.retrain(),
+        settings.evaluation(),
+        settings.latency());
   }
 
   /** Hours of training lie before the first of them is asked. */
@@ -304,18 +308,8 @@ class TutorialTest {
 
   private void assertRefusedBeforeTraining(Path eval, String... named) {
     TutorialSettings settings = TinyFolder.settings(shared, 3600);
-    TutorialSettings unasked =
-        new TutorialSettings(
-            settings.preset(),
-            settings.model(),
-            settings.device(),
-            DataSettings.files(shared.resolve("train.json"), eval),
-            new FeatureSettings(64, 0),
-            settings.fineTune(),
-            settings.pruning(),
-            settings.retrain(),
-            settings.evaluation(),
-            settings.latency());
+    DataSettings data = DataSettings.files(shared.resolve("train.json"), eval);
+    TutorialSettings unasked = with(settings, data, 64);
     List<String> stages = new ArrayList<>();
     Progress listener =
         new Progress() {

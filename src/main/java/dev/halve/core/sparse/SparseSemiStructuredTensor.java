@@ -152,8 +152,12 @@ public record SparseSemiStructuredTensor(Shape shape, Tensor values, Tensor meta
     }
   }
 
-  /** The positions kept by one group, {@code i0 | i1 << 2}. */
-  private int nibble(long row, long group) {
+  /**
+   * The positions {@code i0 < i1} that one group of four keeps, {@code i0 | i1 << 2}.
+   *
+   * @param group along the row
+   */
+  public int nibble(long row, long group) {
     byte pair = metadata.segment().get(ValueLayout.JAVA_BYTE, row * metadata.extent(1) + group / 2);
     return (group & 1) == 0 ? pair & 0xF : (pair >> 4) & 0xF;
   }
