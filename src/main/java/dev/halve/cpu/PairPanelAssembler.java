@@ -75,7 +75,7 @@ final class PairPanelAssembler {
     for (int row = 0; row < 2 * pairs; row++) {
       sumAddress(2 * first + row);
       for (int v = 0; v < vectors; v++) {
-        code.load(row * vectors + v, Register.RAX.at(v * vectorBytes));
+        code.load(row * vectors + v, Register.RAX.at((long) v * vectorBytes));
       }
     }
     code.loadInt(END, WEIGHT.at(PairedSparseWeight.PASSES_AT));
@@ -93,14 +93,14 @@ final class PairPanelAssembler {
     for (int row = 0; row < 2 * pairs; row++) {
       sumAddress(2 * first + row);
       for (int v = 0; v < vectors; v++) {
-        code.store(Register.RAX.at(v * vectorBytes), row * vectors + v);
+        code.store(Register.RAX.at((long) v * vectorBytes), row * vectors + v);
       }
     }
   }
 
   /** Leaves the address of a row's sums in RAX. */
   private void sumAddress(int row) {
-    code.loadShort(Register.RAX, WEIGHT.at(row * Short.BYTES));
+    code.loadShort(Register.RAX, WEIGHT.at((long) row * Short.BYTES));
     timesPitch(Register.RAX);
     code.add(Register.RAX, Y);
   }

@@ -185,11 +185,12 @@ final class PairedSparseWeight {
 
   private long take(long block, int pass, int pair, int place, int value, float[] found) {
     long at = block + HEAD_BYTES + (long) pass * PASS_BYTES;
-    int column = segment.get(ValueLayout.JAVA_BYTE, at + COLUMNS_AT + pair * COLUMNS_BYTES + place);
+    int column =
+        segment.get(ValueLayout.JAVA_BYTE, at + COLUMNS_AT + (long) pair * COLUMNS_BYTES + place);
     found[column] =
         segment.get(
             ValueLayout.JAVA_FLOAT_UNALIGNED,
-            at + pair * VALUES_BYTES + value * (long) Float.BYTES);
+            at + (long) pair * VALUES_BYTES + value * (long) Float.BYTES);
     return 1L << column;
   }
 
@@ -383,10 +384,13 @@ final class PairedSparseWeight {
     private void set(
         MemorySegment to, int pass, int pair, int place, int column, int value, int row) {
       long at = (long) pass * PASS_BYTES;
-      to.set(ValueLayout.JAVA_BYTE, at + COLUMNS_AT + pair * COLUMNS_BYTES + place, (byte) column);
+      to.set(
+          ValueLayout.JAVA_BYTE,
+          at + COLUMNS_AT + (long) pair * COLUMNS_BYTES + place,
+          (byte) column);
       to.set(
           ValueLayout.JAVA_FLOAT_UNALIGNED,
-          at + pair * VALUES_BYTES + value * (long) Float.BYTES,
+          at + (long) pair * VALUES_BYTES + value * (long) Float.BYTES,
           value(row, column));
     }
 

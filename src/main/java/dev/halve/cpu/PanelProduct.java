@@ -185,7 +185,7 @@ final class PanelProduct {
         int vector = 0;
         while (vector < vectors) {
           DenseTile tile = kernels.denseTile(vectors - vector);
-          long token = vector * kernels.lanes() * (long) Float.BYTES;
+          long token = (long) vector * kernels.lanes() * Float.BYTES;
           for (int r = row; r < row + weight.together(); r += tile.rows()) {
             long from = x + column * pitch + token;
             tile.kernel().run(weight.at(r, column), from, y + r * pitch + token, pitch, inputs);

@@ -24,7 +24,9 @@ final class ScalarPanels {
             long second = y + (rows >>> 16) * pitch;
             int columns =
                 Memory.getInt(
-                    at + PairedSparseWeight.COLUMNS_AT + pair * PairedSparseWeight.COLUMNS_BYTES);
+                    at
+                        + PairedSparseWeight.COLUMNS_AT
+                        + (long) pair * PairedSparseWeight.COLUMNS_BYTES);
             long common = x + (columns & 0xFF) * pitch;
             add(Memory.getFloat(values), common, first, tokens);
             add(Memory.getFloat(values + 4), common, second, tokens);
